@@ -47,7 +47,8 @@ internal static class Checkouts
             return (link.Replace('\\', '/'), null);
         if (!file.Exists)
             return (null, null);
-        var text = File.ReadAllText(file.FullName).TrimEnd();
+        // One line only: the text goes to git as one expression.
+        var text = File.ReadAllText(file.FullName).Split('\n')[0].TrimEnd();
         return text.StartsWith("ref:", StringComparison.Ordinal) ? (text[4..].Trim(), null) : (null, text);
     }
 

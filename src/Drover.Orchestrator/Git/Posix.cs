@@ -89,6 +89,18 @@ internal static partial class Posix
         _ = NativeClose(fd);
     }
 
+    /// <summary>The path with every symbolic link on the way resolved, as git writes it; parts that do not exist stay.</summary>
+    public static string RealPath(string path)
+    {
+        var result = "/";
+        foreach (var part in Path.GetFullPath(path).Split('/', StringSplitOptions.RemoveEmptyEntries))
+        {
+            result = Path.Combine(result, part);
+            result = Directory.Exists(result) && new DirectoryInfo(result).ResolveLinkTarget(returnFinalTarget: true) is { } target ? RealPath(target.FullName) : result;
+        }
+        return result;
+    }
+
     /// <summary>True when something has this name, a dangling link included.</summary>
     public static bool Exists(string path)
     {

@@ -128,6 +128,10 @@ internal sealed partial class Repository
     /// <inheritdoc cref="ResolveAsync(IReadOnlyList{string}, CancellationToken)"/>
     public async Task<string?[]> ResolveAsync(GitScope scope, IReadOnlyList<string> expressions, CancellationToken cancellationToken)
     {
+        if (expressions.Count == 0)
+            return [];
+        if (expressions.Any(e => e.Contains('\n', StringComparison.Ordinal)))
+            throw new DroverException(ErrorCode.InvalidInput, "an object name holds a line end");
         var input = Encoding.UTF8.GetBytes(string.Concat(expressions.Select(e => e + "\n")));
         var result = await Git.RunAsync(scope, ["cat-file", "--batch-check=%(objectname)"], input, cancellationToken).ConfigureAwait(false);
         var lines = result.Text.Split('\n');
