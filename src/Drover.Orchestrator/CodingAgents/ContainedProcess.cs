@@ -1,5 +1,4 @@
 using System.Runtime.InteropServices;
-using System.Runtime.Versioning;
 using Drover.Workflows;
 using Microsoft.Win32.SafeHandles;
 
@@ -9,7 +8,6 @@ namespace Drover.Orchestrator.CodingAgents;
 /// Runs a program under a keeper and watches it: clocks, stop requests, output. When the returned task completes,
 /// nothing of the program's tree is left, or the survivors are named.
 /// </summary>
-[SupportedOSPlatform("linux")]
 internal sealed class ContainedProcess
 {
     private const int TailCharacters = 64 * 1024;
@@ -48,6 +46,8 @@ internal sealed class ContainedProcess
     internal static async Task<ProcessOutcome> RunAsync(
         ContainedProcessSpec spec, ProcessHooks hooks, TimeProvider time, CancellationToken cancellationToken)
     {
+        if (!OperatingSystem.IsLinux())
+            throw new DroverException(ErrorCode.Unavailable, "agents and gates can be run on Linux only; on Windows use WSL");
         var run = new ContainedProcess(spec, hooks, time);
         try
         {

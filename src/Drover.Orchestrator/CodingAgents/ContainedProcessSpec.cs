@@ -1,4 +1,3 @@
-using System.Runtime.Versioning;
 
 namespace Drover.Orchestrator.CodingAgents;
 
@@ -59,7 +58,6 @@ internal sealed record ContainedProcessSpec
 internal readonly record struct OutputLine(bool IsError, string Text, bool Cut);
 
 /// <summary>What the caller hears during a run. A callback that throws ends the run, which then throws the same. <see cref="OnLine"/> may come while <see cref="OnStarted"/> still runs.</summary>
-[SupportedOSPlatform("linux")]
 internal record ProcessHooks
 {
     /// <summary>Awaited when the keeper is up and before the program exists: record the keeper's identity and the token here (intent first).</summary>

@@ -1,5 +1,4 @@
 using System.Runtime.InteropServices;
-using System.Runtime.Versioning;
 using Microsoft.Win32.SafeHandles;
 
 namespace Drover.Orchestrator.CodingAgents;
@@ -25,7 +24,6 @@ public static class Keeper
 }
 
 /// <summary>One keeper's life. Threads: main (decides), orders (stdin), two pumps, one reaper; they meet under <c>gate</c>.</summary>
-[SupportedOSPlatform("linux")]
 internal sealed class KeeperRun
 {
     private static readonly TimeSpan ParentCheck = TimeSpan.FromSeconds(1);

@@ -1,10 +1,8 @@
 using System.Runtime.InteropServices;
-using System.Runtime.Versioning;
 
 namespace Drover.Orchestrator.CodingAgents;
 
 /// <summary>The few Linux calls that .NET does not offer. Return values are the raw ones of libc.</summary>
-[SupportedOSPlatform("linux")]
 internal static unsafe partial class Native
 {
     internal const int SigHup = 1, SigInt = 2, SigQuit = 3, SigKill = 9, SigPipe = 13, SigTerm = 15, SigCont = 18, SigStop = 19;

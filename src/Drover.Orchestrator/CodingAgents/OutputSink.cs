@@ -1,5 +1,4 @@
 using System.Buffers;
-using System.Runtime.Versioning;
 using System.Text;
 
 namespace Drover.Orchestrator.CodingAgents;

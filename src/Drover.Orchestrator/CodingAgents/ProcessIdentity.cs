@@ -1,5 +1,4 @@
 using System.Globalization;
-using System.Runtime.Versioning;
 
 namespace Drover.Orchestrator.CodingAgents;
 
@@ -24,7 +23,6 @@ internal enum ProcessPresence
 /// <param name="PidNamespace">The PID namespace, as <c>pid:[…]</c>.</param>
 /// <param name="Pid">The number within that namespace.</param>
 /// <param name="StartTicks">Start time in clock ticks since boot.</param>
-[SupportedOSPlatform("linux")]
 internal sealed record ProcessIdentity(string BootId, string PidNamespace, int Pid, long StartTicks)
 {
     private static readonly Lazy<(string Boot, string Namespace)> Here = new(() => (

@@ -1,4 +1,3 @@
-using System.Runtime.Versioning;
 
 namespace Drover.Orchestrator.CodingAgents;
 
@@ -6,7 +5,6 @@ namespace Drover.Orchestrator.CodingAgents;
 /// Ends what an earlier orchestrator, or a keeper that was killed, left behind: SIGKILL at once, repeated
 /// until nothing is found. An outcome cannot be had from such a process any more, so it gets no grace.
 /// </summary>
-[SupportedOSPlatform("linux")]
 internal static class ProcessSweep
 {
     private static readonly TimeSpan Patience = TimeSpan.FromSeconds(10), Step = TimeSpan.FromMilliseconds(20);

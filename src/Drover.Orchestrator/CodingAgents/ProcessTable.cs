@@ -1,5 +1,4 @@
 using System.Globalization;
-using System.Runtime.Versioning;
 using System.Text;
 
 namespace Drover.Orchestrator.CodingAgents;
@@ -12,7 +11,6 @@ internal readonly record struct ProcessEntry(int Pid, int Parent, int Session, c
 }
 
 /// <summary>Reads /proc. A process that ends while it is read counts as absent; one of another user has no readable environment.</summary>
-[SupportedOSPlatform("linux")]
 internal static class ProcessTable
 {
     /// <summary>Set in everything a contained process starts; what a sweep looks for.</summary>

@@ -1,5 +1,4 @@
 using System.Runtime.InteropServices;
-using System.Runtime.Versioning;
 
 namespace Drover.Orchestrator.CodingAgents;
 
@@ -8,7 +7,6 @@ namespace Drover.Orchestrator.CodingAgents;
 /// three descriptors and nothing else. posix_spawn, because <c>Process</c> can neither make a session nor tell
 /// the child's identity before it could have ended, and because fork is not safe in a managed program.
 /// </summary>
-[SupportedOSPlatform("linux")]
 internal static unsafe class Spawn
 {
     private const short SetSigDef = 0x04, SetSigMask = 0x08, SetSid = 0x80;
