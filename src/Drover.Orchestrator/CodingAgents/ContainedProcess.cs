@@ -18,7 +18,7 @@ internal sealed class ContainedProcess
     private readonly TimeProvider time;
     private readonly Lock gate = new();
     private readonly Queue<string> tail = new();
-    private readonly TaskCompletionSource<KeeperEvent?> ready = New(), started = New(), ended = New();
+    private readonly TaskCompletionSource<KeeperEvent?> ready = New(), started = New(), ended = New(), gone = New();
     private readonly ITimer startTimer, silenceTimer, totalTimer, keeperTimer;
     private int tailLength;
     private bool anyOutput, goSent;
@@ -96,6 +96,8 @@ internal sealed class ContainedProcess
             await ended.Task;
         }
         CloseOrders();
+        Arm(keeperTimer, KeeperEndLimit);
+        await gone.Task;
         var outcome = await FinishAsync() with { KeeperStart = keeperStart, Duration = time.GetElapsedTime(began) };
         return hookError is null ? outcome : throw hookError;
     }
@@ -198,6 +200,7 @@ internal sealed class ContainedProcess
         ready.TrySetResult(null);
         started.TrySetResult(null);
         ended.TrySetResult(null);
+        gone.TrySetResult(null);
     }
 
     private void Take(KeeperEvent? what, ReadOnlyMemory<byte> line)
