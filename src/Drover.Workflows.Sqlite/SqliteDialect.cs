@@ -1,0 +1,288 @@
+using System.Collections.Concurrent;
+using System.Reflection;
+using System.Text.Json;
+using Drover.Workflows.Storage;
+using Microsoft.Data.Sqlite;
+using SQLitePCL;
+
+namespace Drover.Workflows.Sqlite;
+
+/// <summary>SQLite: one file, WAL, <c>synchronous=FULL</c>, one writer thread per process, any number of processes of one machine.</summary>
+public sealed class SqliteDialect : SqlDialect
+{
+    // 'DROV': a file with another id belongs to another program.
+    private const int ApplicationId = 0x44524F56;
+    private const int NoCheckpointOnClose = 1006;
+
+    private static readonly IReadOnlyList<string> Scripts = [ReadScript("001-dbos-schema-123.sql")];
+
+    private readonly ConcurrentBag<SqlSession> _readers = [];
+    private readonly NudgeSocket _nudges;
+    private bool _disposed;
+
+    /// <summary>Opens or creates the database file.</summary>
+    /// <param name="path">Path of the file; its folder must exist.</param>
+    /// <param name="create">False refuses a missing file instead of creating it.</param>
+    /// <exception cref="DroverException">The file cannot be opened or belongs to another program.</exception>
+    public SqliteDialect(string path, bool create = true)
+    {
+        Path = System.IO.Path.GetFullPath(path);
+        NativeLibraryChoice.Initialize();
+        if (!create && !File.Exists(Path))
+            throw new DroverException(ErrorCode.NotFound, $"there is no database {Path}: run `drover init`");
+        Guarded(Prepare);
+        _nudges = new NudgeSocket(Path);
+    }
+
+    /// <summary>The database file's absolute path.</summary>
+    public string Path { get; }
+
+    /// <inheritdoc/>
+    public override string Name => "SQLite";
+
+    /// <inheritdoc/>
+    public override string Location => Path;
+
+    /// <inheritdoc/>
+    protected override string TablePrefix => "";
+
+    /// <inheritdoc/>
+    protected override string OwnPrefix => "drover_";
+
+    /// <inheritdoc/>
+    protected override string Now => "@now";
+
+    /// <inheritdoc/>
+    protected override string SkipLocked => "";
+
+    /// <inheritdoc/>
+    protected internal override IReadOnlyList<string> EngineScripts => Scripts;
+
+    /// <inheritdoc/>
+    public override string InList(string column, string parameter) => $"{column} IN (SELECT value FROM json_each({parameter}))";
+
+    /// <inheritdoc/>
+    public override object ListValue(IReadOnlyCollection<string> values)
+    {
+        using var buffer = new MemoryStream();
+        using (var json = new Utf8JsonWriter(buffer))
+        {
+            json.WriteStartArray();
+            foreach (string value in values)
+                json.WriteStringValue(value);
+            json.WriteEndArray();
+        }
+        return System.Text.Encoding.UTF8.GetString(buffer.GetBuffer(), 0, (int)buffer.Length);
+    }
+
+    /// <inheritdoc/>
+    public override SqlErrorKind Classify(Exception error) => error is not SqliteException sqlite ? SqlErrorKind.Other : sqlite.SqliteErrorCode switch
+    {
+        raw.SQLITE_BUSY or raw.SQLITE_LOCKED => SqlErrorKind.Transient,
+        raw.SQLITE_FULL => SqlErrorKind.DiskFull,
+        raw.SQLITE_CONSTRAINT when sqlite.SqliteExtendedErrorCode is raw.SQLITE_CONSTRAINT_UNIQUE or raw.SQLITE_CONSTRAINT_PRIMARYKEY
+            => SqlErrorKind.UniqueViolation,
+        raw.SQLITE_CONSTRAINT when sqlite.SqliteExtendedErrorCode == raw.SQLITE_CONSTRAINT_FOREIGNKEY => SqlErrorKind.ForeignKeyViolation,
+        _ => SqlErrorKind.Other,
+    };
+
+    /// <inheritdoc/>
+    public override ValueTask<T> ReadAsync<T>(TimeProvider time, Func<SqlSession, T> work, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(work);
+        cancellationToken.ThrowIfCancellationRequested();
+        // The provider's asynchronous methods are synchronous: a reader takes an idle connection and gives it back.
+        if (!_readers.TryTake(out SqlSession? session))
+            session = Guarded(() => new SqlSession(OpenConnection(), this, time));
+        try
+        {
+            T result = work(session);
+            _readers.Add(session);
+            return ValueTask.FromResult(result);
+        }
+        catch (SqliteException e)
+        {
+            session.Dispose();
+            throw Translate(e);
+        }
+        catch
+        {
+            session.Dispose();
+            throw;
+        }
+    }
+
+    /// <inheritdoc/>
+    protected internal override WriterSession OpenWriter(TimeProvider time)
+    {
+        FileLock commitLock = FileLock.Open(Path + ".lock");
+        try
+        {
+            return new SqliteWriterSession(Guarded(OpenConnection), this, time, commitLock);
+        }
+        catch
+        {
+            commitLock.Dispose();
+            throw;
+        }
+    }
+
+    /// <inheritdoc/>
+    protected internal override IDisposable? TryLockExecutor(string executorId)
+    {
+        FileLock life = FileLock.Open(LifeLockPath(executorId));
+        if (life.TryTake())
+            return new LifeLock(life, LifeLockPath(executorId));
+        life.Dispose();
+        return null;
+    }
+
+    /// <inheritdoc/>
+    protected internal override bool IsExecutorDead(string executorId)
+    {
+        string path = LifeLockPath(executorId);
+        if (!File.Exists(path))
+            return true;
+        using FileLock life = FileLock.Open(path);
+        bool free = life.TryTake();
+        if (free)
+            life.Release();
+        return free;
+    }
+
+    /// <inheritdoc/>
+    protected internal override void Nudge() => _nudges.Send();
+
+    /// <inheritdoc/>
+    protected internal override IDisposable Listen(Action onSignal) => _nudges.Listen(onSignal);
+
+    /// <inheritdoc/>
+    public override ValueTask DisposeAsync()
+    {
+        if (_disposed)
+            return ValueTask.CompletedTask;
+        _disposed = true;
+        while (_readers.TryTake(out SqlSession? reader))
+            reader.Dispose();
+        _nudges.Dispose();
+        return ValueTask.CompletedTask;
+    }
+
+    private string LifeLockPath(string executorId) => $"{Path}.executor-{executorId}";
+
+    private SqliteConnection OpenConnection()
+    {
+        var connection = new SqliteConnection(new SqliteConnectionStringBuilder
+        {
+            DataSource = Path,
+            Mode = SqliteOpenMode.ReadWriteCreate,
+            Pooling = false,
+            DefaultTimeout = 30,
+        }.ToString());
+        try
+        {
+            connection.Open();
+            sqlite3 handle = connection.Handle!;
+            // Readers included: the last one to close would otherwise checkpoint outside the commit lock.
+            _ = raw.sqlite3_db_config(handle, NoCheckpointOnClose, 1, out _);
+            using SqliteCommand pragmas = connection.CreateCommand();
+            pragmas.CommandText = """
+                PRAGMA synchronous = FULL;
+                PRAGMA foreign_keys = ON;
+                PRAGMA wal_autocheckpoint = 0;
+                PRAGMA mmap_size = 0;
+                PRAGMA temp_store = MEMORY;
+                PRAGMA cache_size = -16000;
+                """;
+            pragmas.ExecuteNonQuery();
+            return connection;
+        }
+        catch
+        {
+            connection.Dispose();
+            throw;
+        }
+    }
+
+    // Runs once per process under the commit lock, so that two processes never switch the journal mode at once.
+    private bool Prepare()
+    {
+        bool isNew = !File.Exists(Path);
+        using FileLock commitLock = FileLock.Open(Path + ".lock");
+        commitLock.Take();
+        try
+        {
+            if (isNew && !OperatingSystem.IsWindows())
+            {
+                // Created here so that the file is private from its first byte; SQLite gives its journals the same mode.
+                using var file = new FileStream(Path, new FileStreamOptions
+                {
+                    Mode = FileMode.OpenOrCreate,
+                    Access = FileAccess.ReadWrite,
+                    UnixCreateMode = UnixFileMode.UserRead | UnixFileMode.UserWrite,
+                });
+            }
+            using SqliteConnection connection = OpenConnection();
+            using SqliteCommand command = connection.CreateCommand();
+            command.CommandText = "PRAGMA application_id";
+            long found = (long)command.ExecuteScalar()!;
+            command.CommandText = "SELECT count(*) FROM sqlite_master";
+            long tables = (long)command.ExecuteScalar()!;
+            if (found != ApplicationId)
+            {
+                if (tables > 0)
+                    throw new DroverException(ErrorCode.Database, $"{Path} is a SQLite file of another program: name another file with --database");
+                command.CommandText = $"PRAGMA journal_mode = WAL; PRAGMA application_id = {ApplicationId};";
+                command.ExecuteNonQuery();
+            }
+            return true;
+        }
+        finally
+        {
+            commitLock.Release();
+        }
+    }
+
+    private T Guarded<T>(Func<T> open)
+    {
+        try
+        {
+            return open();
+        }
+        catch (SqliteException e)
+        {
+            throw Translate(e);
+        }
+        catch (Exception e) when (e is UnauthorizedAccessException or IOException)
+        {
+            throw new DroverException(ErrorCode.Database, $"cannot open the database {Path}: {e.Message.ReplaceLineEndings(" ")}", e);
+        }
+    }
+
+    private DroverException Translate(SqliteException e) => new(ErrorCode.Database, e.SqliteErrorCode switch
+    {
+        raw.SQLITE_NOTADB or raw.SQLITE_CORRUPT => $"{Path} is not a readable database: restore a backup or move the file away",
+        raw.SQLITE_READONLY or raw.SQLITE_CANTOPEN or raw.SQLITE_PERM => $"the database {Path} cannot be written: check the folder's permissions",
+        raw.SQLITE_FULL => $"the volume that holds {Path} is full: free some space and run `drover resume`",
+        _ => $"the database {Path} answered: {e.Message.ReplaceLineEndings(" ")}",
+    }, e);
+
+    private static string ReadScript(string name)
+    {
+        Assembly assembly = typeof(SqliteDialect).Assembly;
+        using Stream stream = assembly.GetManifestResourceStream($"Drover.Workflows.Sqlite.Migrations.{name}")
+            ?? throw new InvalidOperationException($"the script {name} is not embedded");
+        using var reader = new StreamReader(stream);
+        return reader.ReadToEnd();
+    }
+
+    private sealed class LifeLock(FileLock file, string path) : IDisposable
+    {
+        public void Dispose()
+        {
+            // Removed while still held: nobody can take over an executor that stopped by itself and left nothing.
+            File.Delete(path);
+            file.Dispose();
+        }
+    }
+}

@@ -1,0 +1,31 @@
+using Microsoft.Extensions.Logging;
+
+namespace Drover.Workflows.Diagnostics;
+
+/// <summary>Every message the engine logs, generated.</summary>
+internal static partial class Log
+{
+    [LoggerMessage(1, LogLevel.Error, "the volume that holds {Location} is full: nothing is acknowledged until space returns")]
+    public static partial void DatabaseFull(ILogger log, string location);
+
+    [LoggerMessage(2, LogLevel.Warning, "workflow {WorkflowId} is now owned by another execution; this one stops and waits for its outcome")]
+    public static partial void Parked(ILogger log, string workflowId);
+
+    [LoggerMessage(3, LogLevel.Information, "took over {Count} workflows of the dead executor {ExecutorId}")]
+    public static partial void TookOver(ILogger log, int count, string executorId);
+
+    [LoggerMessage(4, LogLevel.Error, "workflow {WorkflowId} ({Name}) went to the dead-letter state: {Reason}")]
+    public static partial void DeadLettered(ILogger log, string workflowId, string name, string reason);
+
+    [LoggerMessage(5, LogLevel.Error, "workflow {WorkflowId} has no registered body named {Name}; it waits for a program that has one")]
+    public static partial void NotRegistered(ILogger log, string workflowId, string name);
+
+    [LoggerMessage(6, LogLevel.Error, "the {Loop} loop failed and goes on after a pause")]
+    public static partial void LoopFailed(ILogger log, Exception error, string loop);
+
+    [LoggerMessage(7, LogLevel.Error, "the outcome of workflow {WorkflowId} could not be recorded; it stays pending and resumes at the next start")]
+    public static partial void OutcomeLost(ILogger log, Exception error, string workflowId);
+
+    [LoggerMessage(8, LogLevel.Critical, "this executor lost its lease; its work is stopped")]
+    public static partial void LeaseLost(ILogger log);
+}
