@@ -12,12 +12,10 @@ public enum CancelResult
     AlreadyCancelled,
     /// <summary>Its commit may already be on its way to the target: wait for the result.</summary>
     Landing,
-    /// <summary>It is completed; nothing changed.</summary>
-    AlreadyCompleted,
 }
 
-/// <summary>The result of a cancel, and the workflow that was working on the task.</summary>
-public sealed record CancelAnswer(CancelResult Result, string? WorkflowId, string? LandedOid);
+/// <summary>The result of a cancel, and the workflow that works on the task, when one does.</summary>
+public sealed record CancelAnswer(CancelResult Result, string? WorkflowId);
 
 /// <summary>A person's answer to a paused task.</summary>
 public enum Resolution
@@ -33,15 +31,17 @@ public enum Resolution
 public static partial class Board
 {
     /// <summary>Cancels a task and withdraws its candidate, in one transaction.</summary>
-    /// <exception cref="DroverException"><see cref="ErrorCode.NotFound"/>, or <see cref="ErrorCode.Conflict"/> for a failed task.</exception>
+    /// <exception cref="DroverException"><see cref="ErrorCode.NotFound"/>, or <see cref="ErrorCode.Conflict"/> for a completed or failed task.</exception>
     public static CancelAnswer Cancel(SqlSession db, string project, string task, string? reason = null)
     {
         TaskRow row = Get(db, project, task);
+        if (row.LandedOid is { } oid)
+            throw new DroverException(ErrorCode.Conflict, $"{task} has already landed as {oid}: revert that commit to take it back");
         StoredStatus next = Require(row, TaskCommand.Cancel);
         if (next == row.Status)
-            return new CancelAnswer(row.Status == StoredStatus.Completed ? CancelResult.AlreadyCompleted : CancelResult.AlreadyCancelled, null, row.LandedOid);
+            return new CancelAnswer(CancelResult.AlreadyCancelled, null);
         if (IsIntended(db, project, task))
-            return new CancelAnswer(CancelResult.Landing, row.WorkflowId, null);
+            return new CancelAnswer(CancelResult.Landing, row.WorkflowId);
         long at = Now(db);
         Move(db, project, row, next, at, """
             UPDATE {d}tasks SET status = @to, pause_reason = NULL, question = NULL, answer = NULL, answer_note = NULL, continues = NULL, not_before = NULL, updated_at = @at
@@ -50,7 +50,7 @@ public static partial class Board
         Withdraw(db, project, task, at);
         EndAttempt(db, project, task, row.Attempts, "cancelled", null, reason, at);
         Event(db, project, at, "task.cancelled", task, row.Epic, row.RunId, ("attempt", row.Attempts), ("reason", reason));
-        return new CancelAnswer(CancelResult.Cancelled, row.Status is StoredStatus.Claimed or StoredStatus.InProgress ? row.WorkflowId : null, null);
+        return new CancelAnswer(CancelResult.Cancelled, row.Status is StoredStatus.Claimed or StoredStatus.InProgress ? row.WorkflowId : null);
     }
 
     /// <summary>

@@ -93,14 +93,17 @@ public static partial class Board
             ("@priority", (long)task.Priority), ("@test", task.TestCommand), ("@max", task.MaxAttempts is { } max ? (long)max : null),
             ("@at", at), ("@seq", NextSeq(db, project, task: true)), ("@at2", at));
         Event(db, project, at, "task.created", id, task.Epic, null, ("title", task.Title), ("parent", task.Parent), ("priority", task.Priority));
-        if (task.Parent is not null || task.BlockedBy.Count > 0)
+        if (task.BlockedBy.Count > 0)
             Block(db, project, id, task.BlockedBy);
         return Get(db, project, id);
     }
 
     /// <summary>Adds blockers to a task. A blocker that is already completed is kept and does not block. Blockers it has already are skipped.</summary>
     /// <exception cref="DroverException"><see cref="ErrorCode.NotFound"/>, <see cref="ErrorCode.InvalidInput"/> (itself, a cycle, which is named), <see cref="ErrorCode.Conflict"/> (the task is being worked on or done).</exception>
-    public static void Block(SqlSession db, string project, string task, IReadOnlyCollection<string> blockers)
+    public static void Block(SqlSession db, string project, string task, IReadOnlyCollection<string> blockers) => Block(db, project, task, blockers, checkCycles: true);
+
+    /// <summary>As above; many edges may be added before one check of all of them.</summary>
+    internal static void Block(SqlSession db, string project, string task, IReadOnlyCollection<string> blockers, bool checkCycles)
     {
         ArgumentNullException.ThrowIfNull(blockers);
         TaskRow row = Get(db, project, task);
@@ -120,7 +123,8 @@ public static partial class Board
             if (added > 0)
                 Event(db, project, at, "task.blocked", task, row.Epic, null, ("by", blocker));
         }
-        RefuseCycle(db, project, [task]);
+        if (checkCycles)
+            RefuseCycle(db, project, [task]);
     }
 
     /// <summary>Adds an epic.</summary>

@@ -52,6 +52,9 @@ public sealed class Readiness
     /// <summary>Every task with its result.</summary>
     public IReadOnlyDictionary<string, TaskReadiness> Results => _results;
 
+    /// <summary>The results of the tasks that the epic filter lets through.</summary>
+    public IEnumerable<TaskReadiness> InScopeResults => _results.Where(r => InScope(_tasks[r.Key])).Select(r => r.Value);
+
     /// <summary>The result of one task.</summary>
     public TaskReadiness this[string task] => _results[task];
 
