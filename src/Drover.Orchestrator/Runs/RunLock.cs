@@ -23,14 +23,8 @@ internal sealed class RunLock : IDisposable
         string path = Path.Combine(repository.StateDirectory, "run.lock");
         try
         {
-            // FileShare.None is an exclusive, close-on-exec flock.
-            return new RunLock(new FileStream(path, new FileStreamOptions
-            {
-                Mode = FileMode.OpenOrCreate,
-                Access = FileAccess.ReadWrite,
-                Share = FileShare.None,
-                UnixCreateMode = OperatingSystem.IsWindows() ? null : UnixFileMode.UserRead | UnixFileMode.UserWrite,
-            }));
+            // FileShare.None is an exclusive, close-on-exec flock; the folder is private.
+            return new RunLock(new FileStream(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None));
         }
         catch (IOException)
         {
@@ -41,11 +35,19 @@ internal sealed class RunLock : IDisposable
 
     private static async Task<string> HolderAsync(RunHostOptions options, CancellationToken cancellationToken)
     {
-        List<ProcessIdentity> executors = await options.Dialect.ReadAsync(options.Time, db =>
-            db.Number("SELECT count(*) FROM sqlite_master WHERE name = 'drover_executors'") == 0 ? [] : db.Query("""
+        List<ProcessIdentity> executors;
+        try
+        {
+            executors = await options.Dialect.ReadAsync(options.Time, db => db.Query("""
                 SELECT boot_id, pid_namespace, pid, start_ticks FROM {d}executors WHERE application = @app AND taken_over_by IS NULL ORDER BY started_at DESC
                 """, r => new ProcessIdentity(r.GetString(0), r.GetString(1), (int)r.GetInt64(2), r.GetInt64(3)),
                 ("@app", Protocol.Application(options.Settings.Project))), cancellationToken).ConfigureAwait(false);
+        }
+        catch (DroverException e) when (e.Code == ErrorCode.Database)
+        {
+            // The holder has not made its tables yet.
+            executors = [];
+        }
         foreach (ProcessIdentity identity in executors)
         {
             switch (identity.Look())
