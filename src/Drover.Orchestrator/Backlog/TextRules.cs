@@ -111,18 +111,24 @@ public static class TextRules
 
     private static DroverException Bad(string field, string what, string fix) => new(ErrorCode.InvalidInput, $"{field} {what}: {fix}");
 
+    // Edits, with two swapped neighbours counted as one: the commonest slip.
     private static int Distance(string a, string b)
     {
-        int[] previous = new int[b.Length + 1], current = new int[b.Length + 1];
+        int[,] cost = new int[a.Length + 1, b.Length + 1];
+        for (int i = 0; i <= a.Length; i++)
+            cost[i, 0] = i;
         for (int j = 0; j <= b.Length; j++)
-            previous[j] = j;
+            cost[0, j] = j;
         for (int i = 1; i <= a.Length; i++)
         {
-            current[0] = i;
             for (int j = 1; j <= b.Length; j++)
-                current[j] = Math.Min(Math.Min(current[j - 1], previous[j]) + 1, previous[j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1));
-            (previous, current) = (current, previous);
+            {
+                int least = Math.Min(Math.Min(cost[i - 1, j], cost[i, j - 1]) + 1, cost[i - 1, j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1));
+                if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+                    least = Math.Min(least, cost[i - 2, j - 2] + 1);
+                cost[i, j] = least;
+            }
         }
-        return previous[b.Length];
+        return cost[a.Length, b.Length];
     }
 }

@@ -11,7 +11,7 @@ namespace Drover.Orchestrator.CodingAgents;
 internal sealed class ContainedProcess
 {
     private const int TailCharacters = 64 * 1024;
-    private static readonly TimeSpan KeeperStartLimit = TimeSpan.FromSeconds(30), KeeperEndLimit = TimeSpan.FromSeconds(20);
+    private static readonly TimeSpan KeeperStartLimit = TimeSpan.FromSeconds(30), KeeperEndLimit = TimeSpan.FromSeconds(20), LateTimer = TimeSpan.FromSeconds(10);
 
     private readonly ContainedProcessSpec spec;
     private readonly ProcessHooks hooks;
@@ -21,6 +21,7 @@ internal sealed class ContainedProcess
     private readonly TaskCompletionSource<KeeperEvent?> ready = New(), started = New(), ended = New(), gone = New();
     private readonly ITimer startTimer, silenceTimer, totalTimer, keeperTimer;
     private int tailLength;
+    private long silentSince;
     private bool anyOutput, goSent;
     private ProcessEnd? asked;
     private Exception? hookError;
@@ -34,7 +35,7 @@ internal sealed class ContainedProcess
         this.hooks = hooks;
         this.time = time;
         startTimer = Timer(() => End(ProcessEnd.StartClock, "stop"));
-        silenceTimer = Timer(() => End(ProcessEnd.SilenceClock, "stop"));
+        silenceTimer = Timer(Silent);
         totalTimer = Timer(() => End(ProcessEnd.TotalClock, "stop"));
         keeperTimer = Timer(() => keeper?.Kill()); // a keeper that does not answer: the loss is then dealt with as any other
     }
@@ -235,8 +236,23 @@ internal sealed class ContainedProcess
     private void ArmClocks()
     {
         Arm(startTimer, spec.Clocks.Start);
-        Arm(silenceTimer, spec.Clocks.Silence);
+        ArmSilence();
         Arm(totalTimer, spec.Clocks.Total);
+    }
+
+    private void ArmSilence()
+    {
+        Volatile.Write(ref silentSince, time.GetTimestamp());
+        Arm(silenceTimer, spec.Clocks.Silence);
+    }
+
+    private void Silent()
+    {
+        // A timer that is late means that we stood still (Ctrl+Z, SIGSTOP): output may lie in the pipe, unread.
+        if (time.GetElapsedTime(Volatile.Read(ref silentSince)) > spec.Clocks.Silence + LateTimer)
+            ArmSilence();
+        else
+            End(ProcessEnd.SilenceClock, "stop");
     }
 
     private void Heard()
@@ -246,7 +262,7 @@ internal sealed class ContainedProcess
             anyOutput = true;
             Disarm(startTimer);
         }
-        Arm(silenceTimer, spec.Clocks.Silence);
+        ArmSilence();
     }
 
     /// <summary>The first reason to end a run stays its reason; a later kill still hastens it.</summary>

@@ -1,12 +1,9 @@
 using System.Runtime.InteropServices;
-using System.Runtime.Versioning;
 using Drover.Workflows;
 
 namespace Drover.Orchestrator.Settings;
 
 /// <summary>Files that are always either the old or the new bytes, whenever the machine stops (rule C-06).</summary>
-[SupportedOSPlatform("linux")]
-[SupportedOSPlatform("macos")]
 public static partial class AtomicFile
 {
     private const int ReadOnly = 0;
@@ -15,6 +12,8 @@ public static partial class AtomicFile
     /// <exception cref="DroverException"><see cref="ErrorCode.InvalidInput"/> when the folder cannot be written.</exception>
     public static void Write(string path, ReadOnlySpan<byte> content)
     {
+        if (OperatingSystem.IsWindows())
+            throw new DroverException(ErrorCode.InvalidInput, "the orchestrator does not run on Windows: use WSL");
         string folder = Path.GetDirectoryName(Path.GetFullPath(path))!;
         string temporary = Path.Combine(folder, $".{Path.GetFileName(path)}.{Guid.NewGuid():N}.tmp");
         try

@@ -1,5 +1,4 @@
 using System.Globalization;
-using System.Runtime.Versioning;
 using System.Text;
 using System.Text.Json;
 using Drover.Orchestrator.Backlog;
@@ -93,8 +92,6 @@ public sealed class ProjectSettings
     /// Writes a new file with a new project id and the given values, and returns the id. When there is a file, it is checked and left alone, and
     /// its id returned, so that <c>init</c> can be repeated.
     /// </summary>
-    [SupportedOSPlatform("linux")]
-    [SupportedOSPlatform("macos")]
     public static string Create(string root, IReadOnlyDictionary<string, string> values)
     {
         ArgumentNullException.ThrowIfNull(values);
@@ -107,8 +104,6 @@ public sealed class ProjectSettings
 
     /// <summary>Sets one value in the file. Lists are separated by commas.</summary>
     /// <exception cref="DroverException"><see cref="ErrorCode.InvalidInput"/>; the file is unchanged.</exception>
-    [SupportedOSPlatform("linux")]
-    [SupportedOSPlatform("macos")]
     public static void Set(string root, string key, string value)
     {
         Setting setting = SettingCatalog.Get(key);
@@ -120,8 +115,6 @@ public sealed class ProjectSettings
 
     /// <summary>Takes one value out of the file. False: it was not in it.</summary>
     /// <exception cref="DroverException"><see cref="ErrorCode.InvalidInput"/> for an unknown key.</exception>
-    [SupportedOSPlatform("linux")]
-    [SupportedOSPlatform("macos")]
     public static bool Unset(string root, string key)
     {
         SettingCatalog.Get(key);
@@ -221,8 +214,6 @@ public sealed class ProjectSettings
         }}"),
     };
 
-    [SupportedOSPlatform("linux")]
-    [SupportedOSPlatform("macos")]
     private static void Write(string root, string project, Dictionary<string, string> values)
     {
         using var stream = new MemoryStream();

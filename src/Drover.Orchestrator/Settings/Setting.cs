@@ -45,6 +45,8 @@ public sealed record Setting
     public int Max { get; init; } = 1000;
     /// <summary>True when the values are paths inside the repository.</summary>
     public bool Paths { get; init; }
+    /// <summary>True when the values are names of environment variables.</summary>
+    public bool Names { get; init; }
     /// <summary>False when only the environment can give it.</summary>
     public bool InFile { get; init; } = true;
 
@@ -74,6 +76,8 @@ public sealed record Setting
         TextRules.Title(where, value);
         if (Paths && (Path.IsPathRooted(value) || value.Contains('\\', StringComparison.Ordinal) || value.Split('/').Any(p => p is ".." or ".git")))
             throw Bad(where, value, "a path inside the repository, without '..'");
+        if (Names && (char.IsAsciiDigit(value[0]) || value.Any(c => !char.IsAsciiLetterOrDigit(c) && c != '_')))
+            throw Bad(where, value, "the name of an environment variable");
         return value;
     }
 
@@ -96,7 +100,7 @@ public static class SettingCatalog
         new() { Key = "maxAttempts", Flag = "--max-attempts", Kind = SettingKind.Number, Default = "3", Max = 100, Doc = "How many attempts a task gets." },
         new() { Key = "agent.type", Variable = "DROVER_AGENT_TYPE", Kind = SettingKind.Word, Default = "claude", Words = AgentTypes, Doc = "The coding agent." },
         new() { Key = "agent.path", Variable = "DROVER_AGENT_PATH", Kind = SettingKind.Text, Doc = "The agent's program; by default the agent's usual name, found in PATH." },
-        new() { Key = "env.pass", Kind = SettingKind.List, Doc = "Names of further environment variables that agents, gates and set-up see." },
+        new() { Key = "env.pass", Kind = SettingKind.List, Names = true, Doc = "Names of further environment variables that agents, gates and set-up see." },
         new() { Key = "gate.keep", Kind = SettingKind.List, Paths = true, Doc = "Ignored paths that stay in the gate's worktree between gates." },
         new() { Key = "gate.hooks", Kind = SettingKind.List, Words = ["pre-commit", "commit-msg"], Doc = "Hooks of the base commit that the gate runs." },
         new() { Key = "worktree.setup", Kind = SettingKind.Text, Doc = "The command that makes a fresh worktree buildable." },

@@ -1,46 +1,22 @@
 using Drover.Orchestrator.Backlog;
+using Drover.TestKit;
 using Drover.Workflows.Storage;
-using Microsoft.Data.Sqlite;
 
 namespace Drover.Orchestrator.Tests.Backlog;
 
-/// <summary>To be replaced by SqliteDialect: one in-memory database with the orchestrator's tables and a clock that tests move.</summary>
+/// <summary>A backlog on a real SQLite file, with a clock that tests move.</summary>
 internal sealed class TestDatabase : IDisposable
 {
     public const string Project = "11111111-2222-4333-8444-555555555555";
-    private readonly SqliteConnection _connection;
+    private readonly TransactionalDatabase _database;
 
-    static TestDatabase() => SQLitePCL.raw.SetProvider(new SQLitePCL.SQLite3Provider_e_sqlite3());
-
-    public TestDatabase()
-    {
-        _connection = new SqliteConnection("Data Source=:memory:;Foreign Keys=True;Pooling=False");
-        _connection.Open();
-        Session = new SqlSession(_connection, new Dialect(), Clock);
-        foreach (string statement in BacklogSchema.Migrations.Scripts[0].Split("\n;;", StringSplitOptions.TrimEntries))
-            Session.Execute(statement);
-    }
+    public TestDatabase() => _database = new TransactionalDatabase(Clock, BacklogSchema.Migrations);
 
     public FakeClock Clock { get; } = new();
 
-    public SqlSession Session { get; }
+    public SqlSession Session => _database.Session;
 
-    /// <summary>Runs work as one transaction: what throws leaves nothing behind.</summary>
-    public T Transact<T>(Func<SqlSession, T> work)
-    {
-        Run("BEGIN IMMEDIATE");
-        try
-        {
-            T result = work(Session);
-            Run("COMMIT");
-            return result;
-        }
-        catch
-        {
-            Run("ROLLBACK");
-            throw;
-        }
-    }
+    public T Transact<T>(Func<SqlSession, T> work) => _database.Transact(work);
 
     public string Add(string title, string? epic = null, string? parent = null, int priority = 0, params string[] blockedBy) =>
         Transact(s => Board.AddTask(s, Project, new NewTask { Title = title, Epic = epic, Parent = parent, Priority = priority, BlockedBy = blockedBy }).Id);
@@ -63,14 +39,7 @@ internal sealed class TestDatabase : IDisposable
         Assert.True(Transact(s => Board.MarkLanded(s, Project, claimed.Task, claimed.Attempt, oid)));
     }
 
-    public void Dispose() => Session.Dispose();
-
-    private void Run(string sql)
-    {
-        using SqliteCommand command = _connection.CreateCommand();
-        command.CommandText = sql;
-        command.ExecuteNonQuery();
-    }
+    public void Dispose() => _database.Dispose();
 
     internal sealed class FakeClock : TimeProvider
     {
@@ -79,26 +48,5 @@ internal sealed class TestDatabase : IDisposable
         public override DateTimeOffset GetUtcNow() => _now;
 
         public void Advance(TimeSpan by) => _now += by;
-    }
-
-    private sealed class Dialect : SqlDialect
-    {
-        public override string Name => "SQLite";
-        public override string Location => ":memory:";
-        protected override string TablePrefix => "";
-        protected override string OwnPrefix => "drover_";
-        protected override string Now => "@now";
-        protected override string SkipLocked => "";
-        public override string InList(string column, string parameter) => throw new NotSupportedException();
-        public override object ListValue(IReadOnlyCollection<string> values) => throw new NotSupportedException();
-        public override SqlErrorKind Classify(Exception error) => SqlErrorKind.Other;
-        public override ValueTask<T> ReadAsync<T>(TimeProvider time, Func<SqlSession, T> work, CancellationToken cancellationToken) => throw new NotSupportedException();
-        protected override WriterSession OpenWriter(TimeProvider time) => throw new NotSupportedException();
-        protected override IReadOnlyList<string> EngineScripts => [];
-        protected override IDisposable? TryLockExecutor(string executorId) => throw new NotSupportedException();
-        protected override bool IsExecutorDead(string executorId) => throw new NotSupportedException();
-        protected override void Nudge() { }
-        protected override IDisposable Listen(Action onSignal) => throw new NotSupportedException();
-        public override ValueTask DisposeAsync() => default;
     }
 }

@@ -103,7 +103,7 @@ public abstract class CodingAgentConformance : IDisposable
     public async Task D9_hangs_and_the_silence_clock_ends_it()
     {
         var time = new ManualTime();
-        var report = await RunAsync("hang", new() { OnLine = line => { if (line.Text == "up") time.Advance(TimeSpan.FromMinutes(16)); } }, time);
+        var report = await RunAsync("hang", new() { OnLine = line => { if (line.Text == "up") time.Advance(TimeSpan.FromMinutes(15)); } }, time);
         Assert.Equal(AgentOutcome.TimedOut, report.Outcome);
         Assert.Equal(ProcessEnd.SilenceClock, report.Clock);
     }

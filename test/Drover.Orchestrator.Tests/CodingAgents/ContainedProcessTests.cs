@@ -44,6 +44,7 @@ public sealed class ContainedProcessTests : IDisposable
             {
                 Assert.True(keeper.IsAlive);
                 Assert.False(File.Exists(marker));
+                Assert.Equal(keeper.Pid, ProcessTable.Read(keeper.Pid)!.Value.Session); // Ctrl+C at a terminal does not reach it
                 seen.Add("ready");
                 return Task.CompletedTask;
             },
@@ -117,7 +118,7 @@ public sealed class ContainedProcessTests : IDisposable
     }
 
     [Theory]
-    [InlineData(nameof(ProcessEnd.SilenceClock), 16)]
+    [InlineData(nameof(ProcessEnd.SilenceClock), 15)]
     [InlineData(nameof(ProcessEnd.TotalClock), 61)]
     public async Task D9_clocks_end_a_program_that_does_not_end(string clock, int minutes)
     {
@@ -128,6 +129,28 @@ public sealed class ContainedProcessTests : IDisposable
         var outcome = await RunAsync(spec, new() { OnLine = _ => time.Advance(TimeSpan.FromMinutes(minutes)) }, time);
         Assert.Equal(clock, outcome.End.ToString());
         Assert.True(folder.NothingCarriesTheToken());
+    }
+
+    [Fact]
+    public async Task D9_a_silence_clock_that_is_late_because_we_stood_still_counts_anew()
+    {
+        var time = new ManualTime();
+        var beforeLast = false;
+        var outcome = await RunAsync(folder.Shell("trap 'echo asked; exit 0' TERM; echo up; while :; do sleep 0.05; done") with { Clocks = new(null, TimeSpan.FromMinutes(15), null) }, new()
+        {
+            OnLine = line =>
+            {
+                if (line.Text == "asked")
+                    Assert.True(beforeLast);
+                if (line.Text != "up")
+                    return;
+                time.Advance(TimeSpan.FromMinutes(45)); // late: starts again
+                time.Advance(TimeSpan.FromMinutes(14));
+                beforeLast = true;
+                time.Advance(TimeSpan.FromMinutes(1));
+            },
+        }, time);
+        Assert.Equal(ProcessEnd.SilenceClock, outcome.End);
     }
 
     [Fact]
