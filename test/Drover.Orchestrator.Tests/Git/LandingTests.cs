@@ -237,5 +237,8 @@ public sealed class LandingTests
         Assert.Equal("changed\n", repo.Read("src/one.txt"));
         await repo.Worktrees.RemoveAsync(worktree.Name, Ct);
         Assert.False(File.Exists(sentinel), File.Exists(sentinel) ? File.ReadAllText(sentinel) : "");
+        // The traps are real: the user's own git falls into them.
+        repo.Try(repo.Root, "status");
+        Assert.True(File.Exists(sentinel));
     }
 }
