@@ -210,11 +210,19 @@ public sealed class ContainedProcessTests : IDisposable
     public async Task A_lost_keeper_makes_the_outcome_unknown_and_its_tree_is_swept()
     {
         ProcessIdentity? keeper = null;
-        var outcome = await RunAsync(folder.Shell(DaemonsWithAndWithoutToken.Replace("env -i", "env", StringComparison.Ordinal) + "echo up; sleep 3600"), new()
+        List<ProcessIdentity> family = [];
+        var script = DaemonsWithAndWithoutToken.Replace("env -i", "env", StringComparison.Ordinal) + "env -i sleep 3600 & echo up; sleep 3600";
+        var outcome = await RunAsync(folder.Shell(script), new()
         {
             OnReady = identity => { keeper = identity; return Task.CompletedTask; },
-            OnLine = line => Assert.True(keeper!.Kill()),
+            OnLine = line =>
+            {
+                family = [.. ProcessTable.CarriersOf(folder.RunToken).Select(process => ProcessIdentity.Of(process.Pid, process.StartTicks))];
+                Assert.True(keeper!.Kill());
+            },
         });
+        Assert.True(family.Count >= 6, $"{family.Count}");
+        Assert.DoesNotContain(family, process => process.IsAlive);
         Assert.Equal(ProcessEnd.KeeperLost, outcome.End);
         Assert.Null(outcome.ExitCode);
         Assert.Empty(outcome.Survivors);
@@ -261,6 +269,83 @@ public sealed class ContainedProcessTests : IDisposable
         {
             host.Kill();
         }
+    }
+
+    /// <summary>The orchestrator is killed at whatever stage it has reached; the stages are told apart by what can be seen from outside.</summary>
+    [Theory]
+    [InlineData("keeper exists")]
+    [InlineData("keeper is ready")]
+    [InlineData("program exists")]
+    [InlineData("program has written")]
+    [InlineData("program has ended and a daemon holds its output")]
+    public async Task X04_nothing_outlives_an_orchestrator_killed_at_any_stage(string stage)
+    {
+        using var host = ContainedHost.Start(folder.Worktree, folder.RunToken, "(setsid sh -c 'sleep 3600; :' &); echo up; exit 0");
+        try
+        {
+            bool Has(string argument) => ProcessTable.CarriersOf(folder.RunToken).Exists(process => CommandOf(process.Pid).Contains(argument, StringComparison.Ordinal));
+            var log = new FileInfo(Path.Combine(folder.Worktree, "host.log"));
+            Assert.True(await ContainedTestFolder.EventuallyAsync(
+                () =>
+                {
+                    log.Refresh();
+                    return stage switch
+                    {
+                        "keeper exists" => !folder.NothingCarriesTheToken(),
+                        "keeper is ready" => log.Exists,
+                        "program exists" => Has("sleep 3600"),
+                        "program has written" => log is { Exists: true, Length: > 0 },
+                        _ => Has("sleep 3600") && !Has("exit 0"),
+                    };
+                },
+                Token));
+            host.Kill();
+            Assert.True(await ContainedTestFolder.EventuallyAsync(folder.NothingCarriesTheToken, Token));
+        }
+        finally
+        {
+            host.Kill();
+        }
+    }
+
+    private static string CommandOf(int pid)
+    {
+        try
+        {
+            return File.ReadAllText($"/proc/{pid}/cmdline").Replace('\0', ' ');
+        }
+        catch (IOException)
+        {
+            return ""; // ended meanwhile
+        }
+    }
+
+    [Fact]
+    public async Task Starting_under_a_keeper_is_measured()
+    {
+        var starts = new List<double>();
+        var totals = new List<double>();
+        long memory = 0;
+        for (var run = 0; run < 15; run++)
+        {
+            var began = Stopwatch.GetTimestamp();
+            var outcome = await RunAsync(folder.Shell("true"), new()
+            {
+                OnStarted = (keeper, _) =>
+                {
+                    using var process = Process.GetProcessById(keeper.Pid);
+                    memory = process.WorkingSet64;
+                    return Task.CompletedTask;
+                },
+            });
+            Assert.Equal(0, outcome.ExitCode);
+            starts.Add(outcome.KeeperStart.TotalMilliseconds);
+            totals.Add(Stopwatch.GetElapsedTime(began).TotalMilliseconds);
+        }
+        starts.Sort();
+        totals.Sort();
+        TestContext.Current.TestOutputHelper!.WriteLine(
+            $"keeper ready: median {starts[7]:F0} ms, worst {starts[^1]:F0} ms; `true` from request to empty tree: median {totals[7]:F0} ms, worst {totals[^1]:F0} ms; keeper {memory >> 20} MiB");
     }
 
     [Fact]
