@@ -64,9 +64,9 @@ public sealed class ContainedProcessTests : IDisposable
     public async Task X10_the_program_gets_no_input_no_descriptors_default_signals_and_only_the_given_environment()
     {
         folder.Environment["GIVEN"] = "yes";
-        var outcome = await RunAsync(folder.Shell("cat; ls /proc/$$/fd | tr '\\n' ' '; echo; env | grep -v '^PWD=\\|^_=\\|^SHLVL=\\|^OLDPWD=' | sort; kill -INT $$; echo alive"));
+        var outcome = await RunAsync(folder.Shell("cat; ls -x -w 999 /proc/$$/fd; env | grep -v '^PWD=\\|^_=\\|^SHLVL=\\|^OLDPWD=' | sort; kill -INT $$; echo alive"));
         var lines = outcome.Tail.Split('\n');
-        Assert.Equal("0 1 2", lines[0].Trim().Replace(" 10", "", StringComparison.Ordinal)); // some shells keep a copy at 10
+        Assert.Equal(["0", "1", "2"], lines[0].Split(' ', StringSplitOptions.RemoveEmptyEntries));
         Assert.Equal([$"DROVER_RUN_TOKEN={folder.RunToken}", "GIVEN=yes", $"PATH={folder.Environment["PATH"]}"], lines[1..]);
         Assert.Equal(2, outcome.Signal);
     }
@@ -331,7 +331,7 @@ public sealed class ContainedProcessTests : IDisposable
             var began = Stopwatch.GetTimestamp();
             var outcome = await RunAsync(folder.Shell("true"), new()
             {
-                OnStarted = (keeper, _) =>
+                OnReady = keeper =>
                 {
                     using var process = Process.GetProcessById(keeper.Pid);
                     memory = process.WorkingSet64;
