@@ -31,6 +31,8 @@ internal sealed class KeeperRun
     private static readonly TimeSpan KillPatience = TimeSpan.FromSeconds(10);
     private static readonly TimeSpan KillStep = TimeSpan.FromMilliseconds(20);
 
+    private const int BusyAttempts = 50;
+
     private readonly object gate = new();
     private readonly Lock outputGate = new();
     private readonly FileStream orders = new(new SafeFileHandle(0, false), FileAccess.Read, 0);
@@ -105,9 +107,19 @@ internal sealed class KeeperRun
         }
         var output = Native.Pipe();
         var errors = Native.Pipe();
-        var errno = 0;
+        int errno;
         using (input)
-            (child, errno) = Spawn.Start(what.File, what.Argv, what.Environment, what.WorkingDirectory, (int)input.DangerousGetHandle(), output.Write, errors.Write);
+        {
+            // "Text file busy": a program written a moment ago, of which another process, just being forked, still holds the descriptor.
+            for (var attempt = 0; ; attempt++)
+            {
+                (child, errno) = Spawn.Start(
+                    what.File, what.Argv, what.Environment, what.WorkingDirectory, (int)input.DangerousGetHandle(), output.Write, errors.Write);
+                if (errno != Native.Etxtbsy || attempt == BusyAttempts)
+                    break;
+                WaitFor(() => false, KillStep);
+            }
+        }
         _ = Native.Close(output.Write);
         _ = Native.Close(errors.Write);
         if (child == 0)

@@ -6,7 +6,7 @@ namespace Drover.Orchestrator.CodingAgents;
 internal static unsafe partial class Native
 {
     internal const int SigHup = 1, SigInt = 2, SigQuit = 3, SigKill = 9, SigPipe = 13, SigTerm = 15, SigCont = 18, SigStop = 19;
-    internal const int Esrch = 3, Eintr = 4, Echild = 10, Enosys = 38;
+    internal const int Eintr = 4, Etxtbsy = 26, Enosys = 38;
     internal const int OpenCloseOnExec = 0x80000;
     private const int PrSetChildSubreaper = 36;
     private const int FSetFd = 2, FdCloseOnExec = 1;

@@ -47,11 +47,11 @@ internal static class ProcessTable
 
     /// <summary>Everything below <paramref name="root"/> (itself excluded) and everything that carries <paramref name="token"/>, with what is below that; the living only.</summary>
     internal static List<ProcessEntry> TreeOf(int root, string token) =>
-        Closure(ReadAll(), entry => entry.Parent == root || Carries(entry.Pid, TokenName, token), root);
+        Closure(ReadAll(), entry => entry.Parent == root || Carries(entry.Pid, token, TokenName), root);
 
     /// <summary>The living processes that carry the token as contained process or as keeper, and all their descendants.</summary>
     internal static List<ProcessEntry> CarriersOf(string token) =>
-        Closure(ReadAll(), entry => Carries(entry.Pid, TokenName, token) || Carries(entry.Pid, KeeperTokenName, token), Environment.ProcessId);
+        Closure(ReadAll(), entry => Carries(entry.Pid, token, TokenName, KeeperTokenName), Environment.ProcessId);
 
     /// <summary>The living members of a session, and a process's descendants.</summary>
     internal static List<ProcessEntry> SessionOf(int leader) =>
@@ -78,21 +78,20 @@ internal static class ProcessTable
         return [.. found.Values];
     }
 
-    private static bool Carries(int pid, string name, string token)
+    private static bool Carries(int pid, string token, params ReadOnlySpan<string> names)
     {
-        var environment = ReadFile($"/proc/{pid}/environ");
-        if (environment is not { Length: > 0 })
+        if (ReadFile($"/proc/{pid}/environ") is not { Length: > 0 } environment)
             return false;
-        var wanted = Encoding.UTF8.GetBytes($"{name}={token}\0");
-        for (var rest = environment.AsSpan(); ;)
+        foreach (var name in names)
         {
-            var at = rest.IndexOf(wanted);
-            if (at < 0)
-                return false;
-            if (at == 0 ? rest.Length == environment.Length : rest[at - 1] == 0)
-                return true;
-            rest = rest[(at + 1)..];
+            var wanted = Encoding.UTF8.GetBytes($"{name}={token}");
+            foreach (var range in environment.AsSpan().Split((byte)0))
+            {
+                if (environment.AsSpan(range).SequenceEqual(wanted))
+                    return true;
+            }
         }
+        return false;
     }
 
     private static byte[]? ReadFile(string path)

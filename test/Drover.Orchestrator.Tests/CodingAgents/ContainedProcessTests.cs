@@ -308,6 +308,57 @@ public sealed class ContainedProcessTests : IDisposable
         }
     }
 
+    [Fact]
+    public async Task X04_nothing_outlives_an_orchestrator_that_was_stopped_in_a_flood_and_then_killed()
+    {
+        using var host = ContainedHost.Start(folder.Worktree, folder.RunToken, "yes 'a line that fills every pipe'");
+        try
+        {
+            var identity = ProcessIdentity.Of(host.Id)!;
+            Assert.True(await ContainedTestFolder.EventuallyAsync(() => File.Exists(Path.Combine(folder.Worktree, "host.log")), Token));
+            Assert.True(identity.Kill(Native.SigStop));
+            // The keeper now blocks while it writes to the pipe that nobody reads: its log stops growing.
+            long before = -1, now = 0;
+            Assert.True(await ContainedTestFolder.EventuallyAsync(
+                () =>
+                {
+                    (before, now) = (now, new FileInfo(Path.Combine(folder.Worktree, "host.log")).Length);
+                    return now > 0 && now == before;
+                },
+                Token));
+            Assert.False(folder.NothingCarriesTheToken());
+            host.Kill();
+            Assert.True(await ContainedTestFolder.EventuallyAsync(folder.NothingCarriesTheToken, Token));
+        }
+        finally
+        {
+            host.Kill();
+        }
+    }
+
+    [Fact]
+    public async Task A_log_that_cannot_be_written_does_not_end_the_program_and_is_told()
+    {
+        var outcome = await RunAsync(folder.Shell("echo one; exit 5") with { LogPath = Path.Combine(folder.Root, "absent", "run.log") });
+        Assert.Equal((ProcessEnd.Exited, 5, "one"), (outcome.End, outcome.ExitCode, outcome.Tail));
+        Assert.Contains("log is incomplete", outcome.Problem, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Two_runs_at_once_do_not_touch_each_other()
+    {
+        using var other = new ContainedTestFolder();
+        var up = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        using var stop = new CancellationTokenSource();
+        var longer = ContainedProcess.RunAsync(
+            other.Shell("trap 'exit 9' TERM; echo up; while :; do sleep 0.05; done"), new() { OnLine = _ => up.TrySetResult() }, TimeProvider.System, stop.Token);
+        await up.Task;
+        Assert.Equal(0, (await RunAsync(folder.Shell(DaemonsWithAndWithoutToken + "true"))).ExitCode);
+        Assert.False(longer.IsCompleted);
+        await stop.CancelAsync();
+        Assert.Equal(9, (await longer).ExitCode);
+    }
+
     private static string CommandOf(int pid)
     {
         try
