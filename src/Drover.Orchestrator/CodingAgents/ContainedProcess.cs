@@ -117,7 +117,7 @@ internal sealed class ContainedProcess
                 LeftOutBytes = end.LeftOut,
                 Tail = TailText(),
                 LeftoversEnded = end.Ended,
-                Survivors = [.. end.Survivors.Select(process => ProcessIdentity.Of(process.Pid, process.StartTicks))],
+                Survivors = end.Survivors,
                 Problem = end.Text.Length > 0 ? $"the log is incomplete: {end.Text}" : null,
             };
         }

@@ -3,8 +3,8 @@ using System.Text;
 
 namespace Drover.Orchestrator.CodingAgents;
 
-/// <summary>One line of the process table.</summary>
-internal readonly record struct ProcessEntry(int Pid, int Parent, int Session, char State, long StartTicks)
+/// <summary>One line of the process table. A class on purpose: collections of it need no compilation in the keeper's start.</summary>
+internal sealed record ProcessEntry(int Pid, int Parent, int Session, char State, long StartTicks)
 {
     /// <summary>Zombies hold a number and nothing else.</summary>
     internal bool IsDead => State is 'Z' or 'X' or 'x';
@@ -21,7 +21,7 @@ internal static class ProcessTable
 
     internal static ProcessEntry? Read(int pid)
     {
-        var text = ReadFile($"/proc/{pid}/stat");
+        var text = Native.ReadFile($"/proc/{pid}/stat");
         if (text is null)
             return null;
         var stat = Encoding.ASCII.GetString(text);
@@ -80,30 +80,17 @@ internal static class ProcessTable
 
     private static bool Carries(int pid, string token, params ReadOnlySpan<string> names)
     {
-        if (ReadFile($"/proc/{pid}/environ") is not { Length: > 0 } environment)
-            return false;
+        var environment = Native.ReadFile($"/proc/{pid}/environ").AsSpan();
         foreach (var name in names)
         {
-            var wanted = Encoding.UTF8.GetBytes($"{name}={token}");
-            foreach (var range in environment.AsSpan().Split((byte)0))
+            var wanted = Encoding.UTF8.GetBytes($"{name}={token}\0");
+            for (int at = 0, found; (found = environment[at..].IndexOf(wanted)) >= 0; at += found + 1)
             {
-                if (environment.AsSpan(range).SequenceEqual(wanted))
+                if (at + found == 0 || environment[at + found - 1] == 0)
                     return true;
             }
         }
         return false;
-    }
-
-    private static byte[]? ReadFile(string path)
-    {
-        try
-        {
-            return File.ReadAllBytes(path);
-        }
-        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
-        {
-            return null; // ended meanwhile, or not ours
-        }
     }
 
     private static int Number(string text) => int.Parse(text, CultureInfo.InvariantCulture);

@@ -44,7 +44,7 @@ public sealed class ContainedProcessTests : IDisposable
             {
                 Assert.True(keeper.IsAlive);
                 Assert.False(File.Exists(marker));
-                Assert.Equal(keeper.Pid, ProcessTable.Read(keeper.Pid)!.Value.Session); // Ctrl+C at a terminal does not reach it
+                Assert.Equal(keeper.Pid, ProcessTable.Read(keeper.Pid)!.Session); // Ctrl+C at a terminal does not reach it
                 seen.Add("ready");
                 return Task.CompletedTask;
             },
