@@ -260,6 +260,8 @@ public sealed class Readiness
             return new(ShownStatus.Unreachable, false, unreachable, RootFailed: rootFailed);
         if (blockedBy is not null)
             return new(ShownStatus.Blocked, false, blockedBy);
+        if (task.Hold is { } hold)
+            return new(ShownStatus.Blocked, false, $"waiting: {hold}");
         if (task.NotBefore is { } until && until > _now)
             return new(ShownStatus.Ready, false, "waits until " + Stamp(until), until);
         if (!InScope(task))

@@ -25,6 +25,9 @@ internal sealed record GateRequest
     /// <summary>The operator's environment and the names that pass. No agent credentials reach a gate: it runs agents' code.</summary>
     public required ContainedEnvironment Environment { get; init; }
 
+    /// <summary>Variables set besides the list, such as where git's search for a repository ends.</summary>
+    public IReadOnlyDictionary<string, string> Facts { get; init; } = new Dictionary<string, string>();
+
     /// <summary>Limits of time. The silence clock is off by default: a build may print nothing for long.</summary>
     public ProcessClocks Clocks { get; init; } = ProcessClocks.Default with { Silence = null };
 
@@ -76,7 +79,7 @@ internal static class GateRunner
             {
                 Argv = request.Command.Argv,
                 WorkingDirectory = request.Folder,
-                Environment = request.Environment.Build(request.TmpDir, [], new Dictionary<string, string>()),
+                Environment = request.Environment.Build(request.TmpDir, [], request.Facts),
                 RunToken = request.RunToken,
                 LogPath = request.LogPath,
                 Clocks = request.Clocks,

@@ -48,6 +48,6 @@ internal sealed partial record AttemptName
             ? new AttemptName(key[..at], n) : null;
     }
 
-    [GeneratedRegex(@"^task-[a-z0-9]{1,32}(\.[0-9]{1,4}){0,4}$")]
+    [GeneratedRegex(@"^task-[a-z0-9]{1,32}(\.[0-9]{1,4}){0,4}\z")]
     private static partial Regex TaskPattern();
 }

@@ -119,6 +119,12 @@ internal sealed class CheckoutRepair(Repository repository)
         var disk = Path.Combine(root, path);
         var wanted = Path.Combine(newFiles, path);
         var hasNew = IsFile(wanted);
+        // Never through a link or file of the user that stands where a folder was.
+        for (var at = path.IndexOf('/', StringComparison.Ordinal); at > 0; at = path.IndexOf('/', at + 1))
+        {
+            if (IsFile(Path.Combine(root, path[..at])))
+                return !hasNew;
+        }
         if (Directory.Exists(disk) && new DirectoryInfo(disk).LinkTarget is null)
         {
             // Deleted in the new commit and a folder is here: the user's, or already right.

@@ -12,8 +12,16 @@ internal sealed class HermeticGit(Repository repository)
     private readonly Lock _lock = new();
     private KeyValuePair<string, byte[]>[]? _files;
 
-    /// <summary>Folder of private index files; names are the caller's.</summary>
-    public string IndexDirectory => Path.Combine(_folder, "index");
+    /// <summary>Folder of private index files, made when missing; names are the caller's.</summary>
+    public string IndexDirectory
+    {
+        get
+        {
+            var folder = Path.Combine(_folder, "indexes");
+            Posix.CreatePrivate(folder);
+            return folder;
+        }
+    }
 
     /// <summary>Scope for commands on content.</summary>
     /// <param name="workTree">The folder whose files are read or written; null for commands on objects only.</param>
@@ -52,7 +60,7 @@ internal sealed class HermeticGit(Repository repository)
         lock (_lock)
         {
             _files ??= Files();
-            foreach (var folder in (string[])[_folder, Path.Combine(_folder, "objects"), Path.Combine(_folder, "refs"), Path.Combine(_folder, "info"), IndexDirectory])
+            foreach (var folder in (string[])[_folder, Path.Combine(_folder, "objects"), Path.Combine(_folder, "refs"), Path.Combine(_folder, "info")])
                 Posix.CreatePrivate(folder);
             foreach (var (path, content) in _files)
             {

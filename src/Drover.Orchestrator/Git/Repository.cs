@@ -197,7 +197,7 @@ internal sealed partial class Repository
     [GeneratedRegex(@"^\s*bare\s*=\s*true\s*$", RegexOptions.Multiline | RegexOptions.IgnoreCase)]
     private static partial Regex BarePattern();
 
-    [GeneratedRegex("^[0-9a-f]{40}$")]
+    [GeneratedRegex(@"^([0-9a-f]{40}|[0-9a-f]{64})\z")]
     private static partial Regex OidPattern();
 }
 

@@ -65,11 +65,11 @@ internal sealed class Worktrees(Repository repository, TimeProvider time, string
         Posix.CreatePrivate(Root);
         Posix.WriteAtomic(making, "drover\n"u8);
         GitCrash.Point("worktree.intent");
-        await AddAsync(name, path, baseOid, cancellationToken).ConfigureAwait(false);
+        var tip = await AddAsync(name, path, baseOid, cancellationToken).ConfigureAwait(false);
         GitCrash.Point("worktree.added");
         var directory = Checkouts.GitDirectoryOf(path) ?? throw new DroverException(ErrorCode.External, $"git worktree add made no {path}/.git");
         var worktree = new Worktree(name, path, directory, baseOid, false, quarantined);
-        await PopulateAsync(worktree, cancellationToken).ConfigureAwait(false);
+        await PopulateAsync(worktree, tip, cancellationToken).ConfigureAwait(false);
         GitCrash.Point("worktree.populated");
         File.Delete(making);
         Posix.SyncFolder(Root);
@@ -187,7 +187,8 @@ internal sealed class Worktrees(Repository repository, TimeProvider time, string
         return new Worktree(name, path, found.GitDirectory, baseOid, true, null);
     }
 
-    private async Task AddAsync(AttemptName name, string path, string baseOid, CancellationToken cancellationToken)
+    // Returns the commit the folder is at.
+    private async Task<string> AddAsync(AttemptName name, string path, string baseOid, CancellationToken cancellationToken)
     {
         var branch = name.Branch["refs/heads/".Length..];
         var tip = await repository.ResolveAsync(name.Branch, cancellationToken).ConfigureAwait(false);
@@ -203,20 +204,20 @@ internal sealed class Worktrees(Repository repository, TimeProvider time, string
             {
                 await Snapshot.AnchorAsync(repository, name, [tip], time, cancellationToken).ConfigureAwait(false);
                 await Refs.MustMoveAsync(repository, name.Branch, baseOid, tip, time, cancellationToken).ConfigureAwait(false);
+                tip = baseOid;
             }
             add = ["worktree", "add", "--no-checkout", "--", path, branch];
         }
         // No checkout by git itself: it would run the smudge filters of a configuration agents can write.
         await Git.RunAsync(repository.Real, add, cancellationToken).ConfigureAwait(false);
+        return tip ?? baseOid;
     }
 
-    private async Task PopulateAsync(Worktree worktree, CancellationToken cancellationToken)
+    private async Task PopulateAsync(Worktree worktree, string oid, CancellationToken cancellationToken)
     {
         var index = Path.Combine(repository.Hermetic.IndexDirectory, worktree.Name.Key + ".new");
         foreach (var file in (string[])[index, index + ".lock"])
             File.Delete(file);
-        var tip = Checkouts.Head(worktree.GitDirectory).Branch ?? worktree.BaseOid;
-        var oid = await repository.ResolveAsync(tip, cancellationToken).ConfigureAwait(false) ?? worktree.BaseOid;
         await Git.RunAsync(repository.Hermetic.Scope(worktree.Path, index), ["read-tree", "--reset", "-u", oid], cancellationToken).ConfigureAwait(false);
         File.Copy(index, worktree.SeedIndex(repository), overwrite: true);
         File.Move(index, Path.Combine(worktree.GitDirectory, "index"), overwrite: true);
