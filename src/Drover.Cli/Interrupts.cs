@@ -8,11 +8,15 @@ namespace Drover.Cli;
 /// </summary>
 internal sealed class Interrupts : IDisposable
 {
+    // Ten seconds from the signal to the exit, whatever hangs.
+    private static readonly TimeSpan Bound = TimeSpan.FromSeconds(9);
+
     private readonly PosixSignalRegistration[] _registrations;
     private readonly RunSession _session;
     private readonly Caller _caller;
     private readonly bool _attended;
     private int _level;
+    private Timer? _watchdog;
 
     public Interrupts(RunSession session, Caller caller)
     {
@@ -36,36 +40,42 @@ internal sealed class Interrupts : IDisposable
         switch (level)
         {
             case 1:
-                _session.RequestDrain();
-                int running = _session.Snapshot().Workers.Count;
-                _caller.Output.Say($"no new work; {running} running; press again to stop them; their work is kept");
+                _ = TryAsync(async () => _caller.Output.Say($"no new work; {await _session.RequestDrainAsync()} running; press again to stop them; their work is kept"));
                 break;
             case 2:
                 _caller.Output.Say("stopping the agents; their work is kept; `drover resume` continues");
-                _ = StopAsync();
+                // The keepers end what is left when this process is gone.
+                _watchdog = new Timer(_ => Exit(), null, Bound, Timeout.InfiniteTimeSpan);
+                _ = TryAsync(_session.StopAgentsAsync);
                 break;
             default:
-                _caller.Output.Say("stopped at once; `drover resume` continues");
-                Environment.Exit(ExitCodes.Interrupted);
+                Exit();
                 break;
         }
     }
 
-    private async Task StopAsync()
+    private void Exit()
+    {
+        _caller.Output.Say("stopped at once; `drover resume` continues");
+        Environment.Exit(ExitCodes.Interrupted);
+    }
+
+    // Nobody awaits a signal's work: what goes wrong is said, the run itself goes on, and a third signal still ends it.
+    private async Task TryAsync(Func<Task> work)
     {
         try
         {
-            await _session.StopAgentsAsync();
+            await work();
         }
         catch (Exception e)
         {
-            // Nobody awaits this task; the run itself goes on and a third signal still ends it.
-            _caller.Output.Say($"the agents could not be stopped: {e.Message}; press again to exit");
+            _caller.Output.Say($"that did not work: {e.Message}; press again to exit");
         }
     }
 
     public void Dispose()
     {
+        _watchdog?.Dispose();
         foreach (PosixSignalRegistration registration in _registrations)
             registration.Dispose();
     }

@@ -1,5 +1,6 @@
 using System.CommandLine;
 using Drover.Orchestrator.Backlog;
+using Drover.Orchestrator.Runs;
 using Drover.Orchestrator.Settings;
 using Drover.Workflows;
 using Drover.Workflows.Sqlite;
@@ -72,8 +73,10 @@ internal sealed class Project
         var options = new WorkflowEngineOptions
         {
             Dialect = new SqliteDialect(path, create),
-            ApplicationName = "drover/" + project,
+            ApplicationName = Protocol.Application(project),
+            ApplicationVersion = Protocol.Version,
         };
+        options.UseJson(RunJson.Default);
         options.Migrations.Add(BacklogSchema.Migrations);
         return await WorkflowClient.ConnectAsync(options);
     }

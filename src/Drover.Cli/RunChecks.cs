@@ -1,29 +1,31 @@
-using Drover.Cli.Commands;
 using Drover.Orchestrator.Backlog;
 using Drover.Orchestrator.CodingAgents;
 using Drover.Orchestrator.Gates;
-using Drover.Orchestrator.Git;
+using Drover.Orchestrator.Runs;
 using Drover.Orchestrator.Settings;
 using Drover.Workflows;
+using Drover.Workflows.Sqlite;
 
 namespace Drover.Cli;
 
 /// <summary>Everything that must be right before the first task, looked at without changing anything.</summary>
 internal static class RunChecks
 {
-    /// <summary>Checks repository, identity, target, agent and gate; returns the target's full name.</summary>
+    /// <summary>Looks at what the rows say: a database of this version, the epic, and a test command for every task that is left.</summary>
     /// <exception cref="DroverException">The first thing that is wrong.</exception>
-    public static async Task<string> CheckAsync(Project project, string? epic, CancellationToken cancellationToken)
+    public static async Task CheckRowsAsync(Project project, string? epic, CancellationToken cancellationToken)
     {
-        Repository repository = await InitCommand.OpenAsync(project.Caller, project.Root, cancellationToken);
-        string target = await repository.DetectTargetAsync(project.Settings.Target, cancellationToken);
-        repository.Identity();
-        await Preflight.CheckAsync(repository, target, cancellationToken);
-        Agent(project.Settings);
-        IReadOnlyList<string> commands = await project.ReadAsync(db => TestCommands(db, project, epic), cancellationToken);
-        foreach (string command in commands)
+        foreach (string command in await project.ReadAsync(db => TestCommands(db, project, epic), cancellationToken))
             Gate(command, project);
-        return target;
+    }
+
+    /// <summary>Checks everything a run checks, and takes nothing; returns the target's full name.</summary>
+    /// <exception cref="DroverException">The first thing that is wrong.</exception>
+    public static async Task<string> CheckAllAsync(Project project, RunOptions given, CancellationToken cancellationToken)
+    {
+        await CheckRowsAsync(project, given.Epic, cancellationToken);
+        await using var dialect = new SqliteDialect(project.Database.Path, create: false);
+        return await RunHost.CheckOnlyAsync(new RunHostOptions { Directory = project.Root, Settings = project.Settings, Dialect = dialect, Given = given }, cancellationToken);
     }
 
     /// <summary>The agent's program and version; throws when it cannot be used.</summary>

@@ -1,5 +1,6 @@
 using System.CommandLine;
 using Drover.Orchestrator.Backlog;
+using Drover.Orchestrator.Runs;
 using Drover.Workflows;
 
 namespace Drover.Cli.Commands;
@@ -23,7 +24,7 @@ internal static class CancelCommand
                 TextRules.Lines("the reason", text, TextRules.MaxNote);
             Project project = Project.Open(caller, parsed);
             await using WorkflowClient client = await project.ConnectAsync();
-            CancelAnswer answer = await CancelAsync(client, project.Id, id, parsed.GetValue(reason), cancellationToken);
+            CancelAnswer answer = await TaskControl.CancelAsync(client, project.Id, id, parsed.GetValue(reason), cancellationToken);
             if (answer.Result == CancelResult.Landing)
             {
                 caller.Output.Say($"{id} is landing: waiting for the result");
@@ -39,23 +40,13 @@ internal static class CancelCommand
         return command;
     }
 
-    // The row and its workflow change in one transaction: no moment in which an agent works for a cancelled task unnoticed.
-    private static Task<CancelAnswer> CancelAsync(WorkflowClient client, string project, string task, string? reason, CancellationToken cancellationToken) =>
-        client.TransactAsync(tx =>
-        {
-            CancelAnswer answer = Board.Cancel(tx.Session, project, task, reason);
-            if (answer is { Result: CancelResult.Cancelled, WorkflowId: { } workflow })
-                tx.Cancel(workflow);
-            return answer;
-        }, cancellationToken);
-
     private static async Task<CancelAnswer> LandedAsync(WorkflowClient client, string project, string task, string? reason, CancellationToken cancellationToken)
     {
         long start = TimeProvider.System.GetTimestamp();
         using var timer = new PeriodicTimer(TimeSpan.FromMilliseconds(100), TimeProvider.System);
         while (await timer.WaitForNextTickAsync(cancellationToken))
         {
-            CancelAnswer answer = await CancelAsync(client, project, task, reason, cancellationToken);
+            CancelAnswer answer = await TaskControl.CancelAsync(client, project, task, reason, cancellationToken);
             if (answer.Result != CancelResult.Landing)
                 return answer;
             if (TimeProvider.System.GetElapsedTime(start) > LandingWait)

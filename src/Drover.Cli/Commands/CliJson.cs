@@ -1,4 +1,5 @@
 using System.Text.Json.Serialization;
+using Drover.Orchestrator.Backlog;
 
 namespace Drover.Cli.Commands;
 
@@ -27,10 +28,7 @@ internal sealed record PlanModel(string Target, int Workers, string Agent, strin
 internal sealed record PlanWaits(string Task, string Status, string? Reason);
 
 /// <summary><c>run --json</c>, <c>resume --json</c>: how the run ended.</summary>
-internal sealed record RunModel(string? Run, string Outcome, int ExitCode, string Target, IReadOnlyDictionary<string, int> Counts, IReadOnlyList<RunTask> Tasks);
-
-/// <summary>A task at the end of a run.</summary>
-internal sealed record RunTask(string Id, string Title, string Status, string? Reason, int Attempts, string? Landed);
+internal sealed record RunModel(string Run, string Outcome, int ExitCode, string Target, IReadOnlyDictionary<string, int> Counts, IReadOnlyList<StatusTask> Tasks);
 
 /// <summary><c>demo --json</c>.</summary>
 internal sealed record DemoModel(string Folder, bool Crashed, int Tasks, int Landed, IReadOnlyList<string> Log, int ExitCode);

@@ -1,5 +1,6 @@
 using System.CommandLine;
 using Drover.Orchestrator.Backlog;
+using Drover.Orchestrator.Runs;
 using Drover.Workflows;
 
 namespace Drover.Cli.Commands;
@@ -28,11 +29,10 @@ internal static class ResolveCommand
             if (parsed.GetValue(note) is not null && resolution == Resolution.Accept)
                 throw new DroverException(ErrorCode.InvalidInput, "--note says something to the agent, and --accept runs none: leave it out or use --continue");
             Project project = Project.Open(caller, parsed);
-            StatusTask shown = await project.ChangeAsync(tx =>
-            {
-                TaskRow row = Board.Resolve(tx.Session, project.Id, parsed.GetRequiredValue(task), resolution, parsed.GetValue(note));
-                return BacklogQueries.Task(tx.Session, project.Id, row.Id);
-            }, cancellationToken);
+            await using WorkflowClient client = await project.ConnectAsync();
+            string id = parsed.GetRequiredValue(task);
+            await TaskControl.ResolveAsync(client, project.Id, id, resolution, parsed.GetValue(note), cancellationToken);
+            StatusTask shown = await client.ReadAsync(db => BacklogQueries.Task(db, project.Id, id), cancellationToken);
             if (parsed.GetValue(json))
                 caller.Output.Json(shown, BacklogJson.Default.StatusTask);
             else

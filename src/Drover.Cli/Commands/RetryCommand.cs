@@ -1,5 +1,7 @@
 using System.CommandLine;
 using Drover.Orchestrator.Backlog;
+using Drover.Orchestrator.Runs;
+using Drover.Workflows;
 
 namespace Drover.Cli.Commands;
 
@@ -15,11 +17,10 @@ internal static class RetryCommand
         command.SetAction(async (parsed, cancellationToken) =>
         {
             Project project = Project.Open(caller, parsed);
-            StatusTask shown = await project.ChangeAsync(tx =>
-            {
-                TaskRow row = Board.Retry(tx.Session, project.Id, parsed.GetRequiredValue(task), parsed.GetValue(force), project.Settings.MaxAttempts);
-                return BacklogQueries.Task(tx.Session, project.Id, row.Id);
-            }, cancellationToken);
+            await using WorkflowClient client = await project.ConnectAsync();
+            string id = parsed.GetRequiredValue(task);
+            await TaskControl.RetryAsync(client, project.Id, id, parsed.GetValue(force), project.Settings.MaxAttempts, cancellationToken);
+            StatusTask shown = await client.ReadAsync(db => BacklogQueries.Task(db, project.Id, id), cancellationToken);
             if (parsed.GetValue(json))
                 caller.Output.Json(shown, BacklogJson.Default.StatusTask);
             else

@@ -2,7 +2,7 @@ using System.CommandLine;
 using System.Globalization;
 using Drover.Cli.Terminal;
 using Drover.Orchestrator.Backlog;
-using Drover.Workflows;
+using Drover.Orchestrator.Runs;
 
 namespace Drover.Cli.Commands;
 
@@ -48,60 +48,63 @@ internal sealed class RunCommand
             ContinueOnFailure = parsed.GetValue(_continueOnFailure) ? true : null,
             Verbose = parsed.GetValue(GlobalOptions.Verbose),
         };
-        string target = await RunChecks.CheckAsync(project, given.Epic, cancellationToken);
-        if (parsed.GetValue(_target) is not null)
-            given = given with { Target = target };
+        if (parsed.GetValue(_target) is { } target)
+            given = given with { Target = target.StartsWith("refs/heads/", StringComparison.Ordinal) ? target : "refs/heads/" + target };
         if (parsed.GetValue(_dryRun))
-            return await PlanAsync(project, given, target, parsed.GetValue(_json), cancellationToken);
+            return await PlanAsync(project, given, parsed.GetValue(_json), cancellationToken);
+        await RunChecks.CheckRowsAsync(project, given.Epic, cancellationToken);
         if (_resume)
             await SayWhatIsThereAsync(project, cancellationToken);
-        return await ExecuteAsync(new RunRequest(project, given, target, given.Verbose ?? false), parsed.GetValue(_json), cancellationToken);
+        return await ExecuteAsync(new RunRequest(project, given, _resume), parsed.GetValue(_json), cancellationToken);
     }
 
-    /// <summary>Runs to the end with progress on stderr and the report on stdout.</summary>
+    /// <summary>Runs to the end, with progress on stderr and the report on stdout.</summary>
     public static async Task<int> ExecuteAsync(RunRequest request, bool json, CancellationToken cancellationToken)
     {
-        Caller caller = request.Project.Caller;
+        Output output = request.Project.Caller.Output;
         await using RunSession session = await RunSession.StartAsync(request, cancellationToken);
+        foreach (string line in session.Opening())
+            output.Say(line);
         RunReport report;
-        using (new Interrupts(session, caller))
+        StatusModel status;
+        using (new Interrupts(session, request.Project.Caller))
         {
-            if (caller.Output is { ProseIsTerminal: true, AllowsColour: true } && !request.Verbose)
-                await LiveProgress.ShowAsync(session, caller.Output, cancellationToken);
+            if (output is { ProseIsTerminal: true, AllowsColour: true } && request.Given.Verbose != true)
+                await LiveProgress.ShowAsync(session, output, cancellationToken);
             else
-                await LineProgress.ShowAsync(session, caller.Output, cancellationToken);
-            report = await session.Completion;
+                await LineProgress.ShowAsync(session, output, request.Given.Verbose == true, cancellationToken);
+            (report, status) = await session.CompletionAsync();
         }
-        Show(caller.Output, report, json);
+        Show(output, report, status, json);
         return report.ExitCode;
     }
 
-    private static void Show(Output output, RunReport report, bool json)
+    private static void Show(Output output, RunReport report, StatusModel status, bool json)
     {
+        string outcome = report.Outcome == RunOutcome.FinishedWithFailures ? "finished-with-failures" : report.Outcome.ToString().ToLowerInvariant();
         if (json)
         {
-            output.Json(new RunModel(report.Run, report.Outcome, report.ExitCode, StatusStyle.Branch(report.Target), report.Counts,
-                [.. report.Tasks.Select(t => new RunTask(t.Id, t.Title, t.Status, t.Reason, t.Attempts, t.Landed))]), CliJson.Default.RunModel);
+            output.Json(new RunModel(report.RunId, outcome, report.ExitCode, StatusStyle.Branch(status.Target ?? ""), status.Counts, status.Tasks), CliJson.Default.RunModel);
             return;
         }
-        foreach (StatusTask task in report.Tasks)
+        foreach (StatusTask task in status.Tasks)
         {
             string tail = task.Landed is { } oid ? $"  {oid[..Math.Min(10, oid.Length)]}" : task.Reason is { } reason ? $"  {reason}" : "";
             output.Line((StatusStyle.Icon(task.Status), StatusStyle.Of(task.Status)), $" {task.Id} {task.Title} ", ($"[{task.Status}]", StatusStyle.Of(task.Status)), (tail, Colour.Dim));
         }
-        int wanted = report.Tasks.Count - report.Counts.GetValueOrDefault("cancelled");
-        output.Line(StatusStyle.Bar(report.Counts.GetValueOrDefault("completed"), wanted, 40));
+        output.Line(StatusStyle.Bar(status.Counts["completed"], status.Tasks.Count - status.Counts["cancelled"], 40));
         output.Line(report.Outcome switch
         {
-            "finished" => ($"finished: everything is on {StatusStyle.Branch(report.Target)}", Colour.Green),
-            "interrupted" => ("interrupted: `drover resume` continues", Colour.Yellow),
-            "stalled" => ("stalled: a person must decide; see `drover info <task>` and `drover resolve`", Colour.Yellow),
+            RunOutcome.Finished => ($"finished: everything is on {StatusStyle.Branch(status.Target ?? "")}", Colour.Green),
+            RunOutcome.Interrupted => ("interrupted: `drover resume` continues", Colour.Yellow),
+            RunOutcome.Stalled => ("stalled: a person must decide; see `drover info <task>` and `drover resolve`", Colour.Yellow),
             _ => ("finished with failures: see `drover info <task>`, then `drover retry <task>`", Colour.Red),
         });
     }
 
-    private async Task<int> PlanAsync(Project project, RunOptions given, string target, bool json, CancellationToken cancellationToken)
+    private async Task<int> PlanAsync(Project project, RunOptions given, bool json, CancellationToken cancellationToken)
     {
+        string target = await RunChecks.CheckAllAsync(project, given, cancellationToken);
         PlanModel plan = await project.ReadAsync(db =>
         {
             RunRow? active = Board.ActiveRun(db, project.Id);

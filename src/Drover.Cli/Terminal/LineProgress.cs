@@ -5,11 +5,17 @@ namespace Drover.Cli.Terminal;
 /// <summary>Progress when nobody watches a terminal: one line per event.</summary>
 internal static class LineProgress
 {
-    public static async Task ShowAsync(RunSession session, Output output, CancellationToken cancellationToken)
+    public static async Task ShowAsync(RunSession session, Output output, bool verbose, CancellationToken cancellationToken)
     {
         await foreach (RunEvent one in session.EventsAsync(cancellationToken))
-            output.Say(Parts(one));
+        {
+            if (verbose || Matters(one))
+                output.Say(Parts(one));
+        }
     }
+
+    /// <summary>False for the small steps of a task's life, which a busy run would drown in.</summary>
+    public static bool Matters(RunEvent one) => one.Kind is not ("task.phase" or "task.claimed" or "landing.intended");
 
     /// <summary>One event as a line: time, task, attempt, what.</summary>
     public static Part[] Parts(RunEvent one) =>

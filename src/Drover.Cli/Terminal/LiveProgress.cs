@@ -1,3 +1,4 @@
+using Drover.Orchestrator.Backlog;
 using Spectre.Console;
 using Spectre.Console.Rendering;
 
@@ -24,13 +25,13 @@ internal static class LiveProgress
         {
             using var ended = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
             Task events = CollectAsync(session, output, ended.Token);
-            await console.Live(Block(session.Snapshot())).AutoClear(true).StartAsync(async context =>
+            await console.Live(Block(await session.SnapshotAsync(cancellationToken))).AutoClear(true).StartAsync(async context =>
             {
                 using var timer = new PeriodicTimer(TimeSpan.FromMilliseconds(200), TimeProvider.System);
                 while (!events.IsCompleted)
                 {
                     Flush(console, above);
-                    context.UpdateTarget(Block(session.Snapshot()));
+                    context.UpdateTarget(Block(await session.SnapshotAsync(cancellationToken)));
                     await timer.WaitForNextTickAsync(cancellationToken);
                 }
             });
@@ -47,7 +48,10 @@ internal static class LiveProgress
     private static async Task CollectAsync(RunSession session, Output output, CancellationToken cancellationToken)
     {
         await foreach (RunEvent one in session.EventsAsync(cancellationToken))
-            output.Say(LineProgress.Parts(one));
+        {
+            if (LineProgress.Matters(one))
+                output.Say(LineProgress.Parts(one));
+        }
     }
 
     // The lines are sanitized and coloured already: written as they are, never as markup.
@@ -72,7 +76,7 @@ internal static class LiveProgress
         {
             table.AddRow(Plain($"{worker.Task} {worker.Title}", 48), Plain(worker.Agent, 12), Plain(worker.LastEvent, 60), Plain(StatusStyle.Elapsed(worker.Elapsed), 10));
         }
-        int completed = snapshot.Counts.GetValueOrDefault("completed"), wanted = snapshot.Counts.Values.Sum() - snapshot.Counts.GetValueOrDefault("cancelled");
+        int completed = snapshot.Counts.GetValueOrDefault(ShownStatus.Completed), wanted = snapshot.Counts.Values.Sum() - snapshot.Counts.GetValueOrDefault(ShownStatus.Cancelled);
         return new Rows(table, Plain(StatusStyle.Bar(completed, wanted, 40), 100));
     }
 
