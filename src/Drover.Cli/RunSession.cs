@@ -117,7 +117,7 @@ internal static class EventText
         string? text = row.Type switch
         {
             "task.claimed" => Get("continuation") is "" or "0" ? "claimed" : "continues",
-            "task.started" => $"started with {Get("agent")}",
+            "task.started" => "started",
             "task.phase" => Get("phase"),
             "task.completed" => Get("outcome") == "landed" ? $"landed as {Oid("oid")}" : $"completed without a change: {Get("reason")}",
             "task.retrying" => $"attempt failed, trying again: {Get("error")}",

@@ -58,28 +58,30 @@ internal sealed class RunCommand
         return await ExecuteAsync(new RunRequest(project, given, _resume), parsed.GetValue(_json), cancellationToken);
     }
 
-    /// <summary>Runs to the end, with progress on stderr and the report on stdout.</summary>
-    public static async Task<int> ExecuteAsync(RunRequest request, bool json, CancellationToken cancellationToken)
+    private static async Task<int> ExecuteAsync(RunRequest request, bool json, CancellationToken cancellationToken)
+    {
+        (RunReport report, StatusModel status) = await RunToEndAsync(request, cancellationToken);
+        Show(request.Project.Caller.Output, report, status, json);
+        return report.ExitCode;
+    }
+
+    /// <summary>Runs to the end, with progress on stderr.</summary>
+    public static async Task<(RunReport Report, StatusModel Status)> RunToEndAsync(RunRequest request, CancellationToken cancellationToken)
     {
         Output output = request.Project.Caller.Output;
         await using RunSession session = await RunSession.StartAsync(request, cancellationToken);
         foreach (string line in session.Opening())
             output.Say(line);
-        RunReport report;
-        StatusModel status;
-        using (new Interrupts(session, request.Project.Caller))
-        {
-            if (output is { ProseIsTerminal: true, AllowsColour: true } && request.Given.Verbose != true)
-                await LiveProgress.ShowAsync(session, output, cancellationToken);
-            else
-                await LineProgress.ShowAsync(session, output, request.Given.Verbose == true, cancellationToken);
-            (report, status) = await session.CompletionAsync();
-        }
-        Show(output, report, status, json);
-        return report.ExitCode;
+        using var interrupts = new Interrupts(session, request.Project.Caller);
+        if (output is { ProseIsTerminal: true, AllowsColour: true } && request.Given.Verbose != true)
+            await LiveProgress.ShowAsync(session, output, cancellationToken);
+        else
+            await LineProgress.ShowAsync(session, output, request.Given.Verbose == true, cancellationToken);
+        return await session.CompletionAsync();
     }
 
-    private static void Show(Output output, RunReport report, StatusModel status, bool json)
+    /// <summary>Prints the report on stdout.</summary>
+    public static void Show(Output output, RunReport report, StatusModel status, bool json)
     {
         string outcome = report.Outcome == RunOutcome.FinishedWithFailures ? "finished-with-failures" : report.Outcome.ToString().ToLowerInvariant();
         if (json)
