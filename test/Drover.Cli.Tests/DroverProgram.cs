@@ -106,9 +106,12 @@ public sealed class DroverProgram : IDisposable
         var digests = new SortedDictionary<string, string>(StringComparer.Ordinal);
         foreach (string file in Directory.EnumerateFiles(Root, "*", SearchOption.AllDirectories))
         {
-            // The index of the journal and the lock files hold no data.
+            // The index of the journal, the lock files, an empty journal and the copy of git's settings hold no data of the user.
             string name = Path.GetRelativePath(Root, file);
-            if (!name.EndsWith("-shm", StringComparison.Ordinal) && !name.EndsWith(".lock", StringComparison.Ordinal))
+            bool data = !name.EndsWith("-shm", StringComparison.Ordinal) && !name.EndsWith(".lock", StringComparison.Ordinal)
+                && !(name.EndsWith("-wal", StringComparison.Ordinal) && new FileInfo(file).Length == 0)
+                && !name.StartsWith(Path.Combine(".drover", "git"), StringComparison.Ordinal);
+            if (data)
                 digests[name] = Convert.ToHexString(SHA256.HashData(File.ReadAllBytes(file)));
         }
         return digests;

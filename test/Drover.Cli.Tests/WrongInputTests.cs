@@ -12,7 +12,7 @@ public sealed class WrongInputTests
     private static readonly Row[] Table =
     [
         // Usage.
-        new("unknown command", 2, ["no command 'statsu'", "did you mean status?", "drover --help"], ["statsu"]),
+        new("unknown command", 2, ["no command 'statuss'", "did you mean status?", "drover --help"], ["statuss"]),
         new("unknown option", 2, ["no option '--worker'", "did you mean --workers?", "drover run --help"], ["run", "--worker", "2"]),
         new("missing argument", 2, ["title", "drover add --help"], ["add"]),
         new("one argument too many", 2, ["no argument 'b'", "drover add --help"], ["add", "a", "b"]),
@@ -63,13 +63,13 @@ public sealed class WrongInputTests
         new("a variable that is no duration", 2, ["DROVER_TASK_TIMEOUT", "'10 minutes'", "10m"], ["status"], p => p.Environment["DROVER_TASK_TIMEOUT"] = "10 minutes"),
         new("unknown agent type", 2, ["DROVER_AGENT_TYPE", "'claud'", "fake"], ["run"], p => p.Environment["DROVER_AGENT_TYPE"] = "claud"),
         new("agent without a program", 2, ["DROVER_AGENT_PATH", "agent.path"], ["run"], p => p.Environment["DROVER_AGENT_TYPE"] = "command"),
-        new("missing agent program", 2, ["no-such-agent", "not found"], ["run"], p => { p.Environment["DROVER_AGENT_TYPE"] = "command"; p.Environment["DROVER_AGENT_PATH"] = "no-such-agent"; }),
+        new("missing agent program", 2, ["no-such-agent", "is not there"], ["run"], p => { p.Environment["DROVER_AGENT_TYPE"] = "command"; p.Environment["DROVER_AGENT_PATH"] = "no-such-agent"; }),
         new("no test command", 2, ["no test command", "drover config set testCommand"], ["run"], p => { p.Add("Write the parser"); p.Run("config", "unset", "testCommand").Ok(); }),
         new("test command's program is missing", 2, ["no-such-test", "not found"], ["run"], p => { p.Add("Write the parser"); p.Run("config", "set", "testCommand", "no-such-test --all").Ok(); }),
         new("unknown setting", 2, ["'testcommand'", "did you mean testCommand?"], ["config", "set", "testcommand", "true"]),
         new("bad setting", 2, ["timeouts.task", "'soon'"], ["config", "set", "timeouts.task", "soon"]),
-        new("bad setting in the file", 2, [".drover/config.json", "wrokers", "did you mean workers?"], ["status"],
-            p => File.WriteAllText(p.InState("config.json"), File.ReadAllText(p.InState("config.json")).Replace("\"target\"", "\"wrokers\": 3, \"target\"", StringComparison.Ordinal))),
+        new("bad setting in the file", 2, [".drover/config.json", "worker", "did you mean workers?"], ["status"],
+            p => File.WriteAllText(p.InState("config.json"), File.ReadAllText(p.InState("config.json")).Replace("\"target\"", "\"worker\": 3, \"target\"", StringComparison.Ordinal))),
         new("torn settings file", 2, [".drover/config.json", "line 2"], ["status"], p => File.WriteAllText(p.InState("config.json"), "{\n  \"project\":")),
         // Databases.
         new("mysql", 2, ["--database", "mysql://", "sqlite:///"], ["status", "--database", "mysql://localhost/db"]),
