@@ -246,6 +246,7 @@ public sealed class RunHost : IAsyncDisposable
         try
         {
             await Client.Handle<string>(Run.WorkflowId).ResultAsync(either.Token).ConfigureAwait(false);
+            await CleanUpEndsAsync(either.Token).ConfigureAwait(false);
         }
         catch (OperationCanceledException)
         {
@@ -264,6 +265,21 @@ public sealed class RunHost : IAsyncDisposable
                 _ => 130,
             });
         }).ConfigureAwait(false);
+    }
+
+    // The last tasks' workflows still remove their worktrees when the run's outcome is recorded. What is not done within the
+    // bound is done by the next start.
+    private async Task CleanUpEndsAsync(CancellationToken cancellationToken)
+    {
+        long began = _services.Time.GetTimestamp();
+        using var timer = new PeriodicTimer(TimeSpan.FromMilliseconds(20), _services.Time);
+        string queue = Protocol.TaskQueue(_services.Project, 1).Name;
+        while (_services.Time.GetElapsedTime(began) < TimeSpan.FromSeconds(20) && await Client.ReadAsync(db => db.Number("""
+            SELECT EXISTS (SELECT 1 FROM {p}workflow_status WHERE queue_name = @queue AND status IN ('ENQUEUED', 'PENDING'))
+            """, ("@queue", queue)), cancellationToken).ConfigureAwait(false) != 0)
+        {
+            await timer.WaitForNextTickAsync(cancellationToken).ConfigureAwait(false);
+        }
     }
 
     /// <summary>First interrupt: nothing new is started; what runs goes on to its end. Returns how many tasks run.</summary>
