@@ -106,6 +106,8 @@ public static partial class Board
             Generation = old.Generation + 1,
             ExecutorId = executorId,
             Draining = false,
+            Outcome = null,
+            Summary = null,
         };
         var changes = new List<string>();
         if (run.Epic != old.Epic)
@@ -118,7 +120,7 @@ public static partial class Board
             changes.Add($"max attempts {old.MaxAttempts} -> {run.MaxAttempts}");
         db.Execute("""
             UPDATE {d}runs SET epic = @epic, workers = @workers, continue_on_failure = @continue, max_attempts = @max, verbose = @verbose, options = @options,
-                generation = @generation, executor_id = @executor, draining = 0
+                generation = @generation, executor_id = @executor, draining = 0, outcome = NULL, summary = NULL
             WHERE project = @project AND id = @id
             """,
             ("@epic", run.Epic), ("@workers", (long)run.Workers), ("@continue", run.ContinueOnFailure ? 1L : 0L), ("@max", (long)run.MaxAttempts),
@@ -128,7 +130,7 @@ public static partial class Board
         return new OpenedRun(run, true, changes);
     }
 
-    /// <summary>A person interrupted the run: nothing new is claimed. Returns how often it was interrupted in this generation's life and before.</summary>
+    /// <summary>A person interrupted the run: nothing new is claimed. Returns how often it was interrupted so far.</summary>
     public static int DrainRun(SqlSession db, string project, string runId)
     {
         ArgumentNullException.ThrowIfNull(db);
@@ -157,13 +159,13 @@ public static partial class Board
         return changed > 0;
     }
 
-    /// <summary>The task whose final failure stopped this run; null when the run goes on after failures or none failed in it.</summary>
+    /// <summary>The task whose final failure stopped this run; null when the run goes on after failures or none failed in it. A task that a person abandoned is no failure of the run.</summary>
     public static string? StoppedBy(SqlSession db, string project, RunRow run)
     {
         ArgumentNullException.ThrowIfNull(db);
         ArgumentNullException.ThrowIfNull(run);
         return run.ContinueOnFailure ? null
-            : db.Text("SELECT id FROM {d}tasks WHERE project = @project AND run_id = @run AND status = 'failed' ORDER BY updated_at LIMIT 1", ("@project", project), ("@run", run.Id));
+            : db.Text("SELECT id FROM {d}tasks WHERE project = @project AND run_id = @run AND status = 'failed' AND COALESCE(error_class, '') <> 'abandoned' ORDER BY updated_at LIMIT 1", ("@project", project), ("@run", run.Id));
     }
 
     /// <summary>How a run stands, by the one readiness function.</summary>

@@ -39,7 +39,7 @@ public static partial class Board
             ("@project", project), ("@task", task), ("@n", (long)attempt));
     }
 
-    /// <summary>The newest events after a sequence number, oldest first.</summary>
+    /// <summary>The events after a sequence number, in order, at most <c>limit</c> of them.</summary>
     public static IReadOnlyList<EventRow> EventsAfter(SqlSession db, string project, long after, int limit = 1000)
     {
         ArgumentNullException.ThrowIfNull(db);

@@ -77,15 +77,17 @@ public sealed class Readiness
             r => (r.GetString(0), Describe(r.TextOrNull(1), r.TextOrNull(2))), ("@project", project)))
             holds[task] = hold;
 
-        const string Select = """
-            SELECT t.id, t.epic, t.parent, t.status, t.priority, t.created_seq, t.pause_reason, t.not_before, a.phase, t.outcome
-            FROM {d}tasks t LEFT JOIN {d}attempts a
-              ON a.project = t.project AND a.task = t.id AND a.n = t.attempts AND t.status = 'in_progress'
-            WHERE t.project = @project
-            """;
-        List<ReadinessInput> tasks = db.Query(unfinishedOnly ? Select + " AND t.status <> 'completed'" : Select,
+        Dictionary<string, string> phases = new(StringComparer.Ordinal);
+        foreach ((string task, string phase) in db.Query("""
+            SELECT a.task, a.phase FROM {d}tasks t JOIN {d}attempts a ON a.project = t.project AND a.task = t.id AND a.n = t.attempts
+            WHERE t.project = @project AND t.status = 'in_progress' AND a.phase IS NOT NULL
+            """, r => (r.GetString(0), r.GetString(1)), ("@project", project)))
+            phases[task] = phase;
+
+        const string Select = "SELECT id, epic, parent, status, priority, created_seq, pause_reason, not_before, outcome FROM {d}tasks WHERE project = @project";
+        List<ReadinessInput> tasks = db.Query(unfinishedOnly ? Select + " AND status <> 'completed'" : Select,
             r => new ReadinessInput(r.GetString(0), r.TextOrNull(1), r.TextOrNull(2), TaskStates.Parse(r.GetString(3)), (int)r.GetInt64(4), r.GetInt64(5),
-                r.TextOrNull(6), r.NumberOrNull(7), holds.GetValueOrDefault(r.GetString(0)), r.TextOrNull(8), r.TextOrNull(9)),
+                r.TextOrNull(6), r.NumberOrNull(7), holds.GetValueOrDefault(r.GetString(0)), phases.GetValueOrDefault(r.GetString(0)), r.TextOrNull(8)),
             ("@project", project));
         List<(string, string)> edges = db.Query("SELECT task, blocked_by FROM {d}task_dependencies WHERE project = @project ORDER BY task, blocked_by",
             r => (r.GetString(0), r.GetString(1)), ("@project", project));

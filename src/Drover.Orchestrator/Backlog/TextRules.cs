@@ -101,6 +101,7 @@ public static class TextRules
                 throw Bad(field, $"has {what} at character {i + 1}", "remove it");
             }
         }
+        // Under InvariantGlobalization the runtime has no normalization data and calls every text normalized: there this line refuses nothing.
         if (!value.IsNormalized(NormalizationForm.FormC))
             throw Bad(field, "is not in Unicode normal form C", "write it with composed characters");
         return value;

@@ -254,7 +254,7 @@ public sealed class BoardTests : IDisposable
         Assert.Equal(RunOutcome.Interrupted, Board.VerdictOf(_db.Session, P, Board.ActiveRun(_db.Session, P)!).Outcome);
         Assert.True(_db.Transact(s => Board.EndRun(s, P, run.Id, RunOutcome.Interrupted)));
         RunRow resumed = _db.StartRun();
-        Assert.Equal(run.Id, resumed.Id);
+        Assert.Equal((run.Id, null, false), (resumed.Id, resumed.Outcome, resumed.Draining));
         _db.Land(Assert.Single(_db.Claim(resumed)));
         Assert.Equal(RunOutcome.Finished, Board.VerdictOf(_db.Session, P, Board.ActiveRun(_db.Session, P)!).Outcome);
         Assert.True(_db.Transact(s => Board.EndRun(s, P, run.Id, RunOutcome.Finished)));
@@ -272,6 +272,7 @@ public sealed class BoardTests : IDisposable
         _db.Transact(s => Board.FailAttempt(s, P, bad, 1, FailureKind.Permanent, "no", 3));
         Assert.Empty(_db.Claim(run));
         RunVerdict end = Board.VerdictOf(_db.Session, P, run);
+        Assert.Equal(bad, Board.StoppedBy(_db.Session, P, run));
         Assert.Equal(RunOutcome.FinishedWithFailures, end.Outcome);
         Assert.Equal((good, $"not started: the run stopped after {bad} failed"), (end.Waiting[0].Task, end.Waiting[0].Reason));
     }

@@ -37,7 +37,8 @@ public sealed class QueryTests
         using var db = new TestDatabase();
         string a = db.Add("Task A"), b = db.Add("Task B", blockedBy: a), child = db.Add("Part", parent: b);
         ClaimedTask claimed = db.Claim(db.StartRun(), 1)[0];
-        Assert.True(db.Transact(s => Board.StartAttempt(s, P, a, 1, new AttemptFacts { Worktree = ".drover/worktrees/x", LogPath = ".drover/logs/x", CostMicros = null })));
+        Assert.True(db.Transact(s => Board.StartAttempt(s, P, a, 1, new AttemptFacts { Phase = "agent", Worktree = ".drover/worktrees/x", LogPath = ".drover/logs/x", CostMicros = null })));
+        Assert.Equal("agent", BacklogQueries.Task(db.Session, P, a).Reason);
         db.Transact(s => Board.FailAttempt(s, P, a, 1, FailureKind.Gate, "tests are red", 1, "tail"));
         InfoModel info = BacklogQueries.Info(db.Session, P, a);
         Assert.Equal(("failed", "tests are red", ".drover/worktrees/x", ".drover/logs/x"), (info.Status, info.LastError, info.Worktree, info.LogPath));
