@@ -117,7 +117,7 @@ internal sealed class ContainedProcess
                 LeftOutBytes = end.LeftOut,
                 Tail = TailText(),
                 LeftoversEnded = end.Ended,
-                Survivors = [.. end.Survivors.Select(process => ProcessIdentity.Of(process.Pid, process.StartTicks))],
+                Survivors = end.Survivors,
                 Problem = end.Text.Length > 0 ? $"the log is incomplete: {end.Text}" : null,
             };
         }
@@ -127,6 +127,12 @@ internal sealed class ContainedProcess
             return new(ProcessEnd.NotStarted) { Problem = $"the keeper did not start{LastNoise()}; is Drover installed completely?" };
         // Real time whatever the clock of the run: these are real processes. No token: a run is not over before its tree is.
         var survivors = await ProcessSweep.KillByTokenAsync(spec.RunToken, TimeProvider.System, CancellationToken.None);
+        if (await started.Task is { Kind: KeeperEventKind.Started } child)
+        {
+            // Members of its session that wiped their environment carry no token.
+            var leader = ProcessIdentity.Of(child.Pid, child.StartTicks);
+            survivors = [.. survivors.Union(await ProcessSweep.KillSessionAsync(leader, TimeProvider.System, CancellationToken.None))];
+        }
         return new(ProcessEnd.KeeperLost)
         {
             Tail = TailText(),

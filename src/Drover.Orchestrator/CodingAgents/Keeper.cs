@@ -31,10 +31,13 @@ internal sealed class KeeperRun
     private static readonly TimeSpan KillPatience = TimeSpan.FromSeconds(10);
     private static readonly TimeSpan KillStep = TimeSpan.FromMilliseconds(20);
 
+    private const int BusyAttempts = 50;
+
     private readonly object gate = new();
     private readonly Lock outputGate = new();
     private readonly FileStream orders = new(new SafeFileHandle(0, false), FileAccess.Read, 0);
     private readonly FileStream events = new(new SafeFileHandle(1, false), FileAccess.Write, 0);
+    private readonly HashSet<int> leftovers = [];
     private KeeperSpec? spec;
     private bool go, stop, kill, ordersClosed, treeEmpty, eventsBroken;
     private int pumps;
@@ -73,7 +76,7 @@ internal sealed class KeeperRun
         if (stop && !Killed)
             Ask(what);
         WaitFor(() => pumps == 0 || stop, OutputAfterExit);
-        var (ended, survivors) = EndTree(what.RunToken);
+        var survivors = EndTree(what.RunToken);
         WaitFor(() => status is not null && (pumps == 0 || survivors.Count > 0), OutputAfterExit, evenIfKilled: true);
         sink.Close();
         Emit(new(KeeperEventKind.End)
@@ -83,7 +86,7 @@ internal sealed class KeeperRun
             Received = sink.Received,
             LeftOut = sink.LeftOut,
             Text = sink.Problem ?? "",
-            Ended = ended,
+            Ended = leftovers.Count,
             Survivors = survivors,
         });
         return 0;
@@ -105,9 +108,19 @@ internal sealed class KeeperRun
         }
         var output = Native.Pipe();
         var errors = Native.Pipe();
-        var errno = 0;
+        int errno;
         using (input)
-            (child, errno) = Spawn.Start(what.File, what.Argv, what.Environment, what.WorkingDirectory, (int)input.DangerousGetHandle(), output.Write, errors.Write);
+        {
+            // "Text file busy": a program written a moment ago, of which another process, just being forked, still holds the descriptor.
+            for (var attempt = 0; ; attempt++)
+            {
+                (child, errno) = Spawn.Start(
+                    what.File, what.Argv, what.Environment, what.WorkingDirectory, (int)input.DangerousGetHandle(), output.Write, errors.Write);
+                if (errno != Native.Etxtbsy || attempt == BusyAttempts)
+                    break;
+                WaitFor(() => false, KillStep);
+            }
+        }
         _ = Native.Close(output.Write);
         _ = Native.Close(errors.Write);
         if (child == 0)
@@ -189,27 +202,35 @@ internal sealed class KeeperRun
         WaitFor(() => treeEmpty, TimeSpan.FromMilliseconds(what.StopGraceMilliseconds));
     }
 
-    /// <summary>SIGKILL, verify empty, repeat. Returns how many had to be ended besides the program itself, and who outlived it.</summary>
-    private (int Ended, IReadOnlyList<(int, long)> Survivors) EndTree(string token)
+    /// <summary>SIGKILL, verify empty, repeat. Counts who had to be ended besides the program itself; returns who outlived it.</summary>
+    private IReadOnlyList<ProcessIdentity> EndTree(string token)
     {
-        var ended = new HashSet<int>();
         var began = Environment.TickCount64;
         for (var round = 0; ; round++)
         {
             var tree = Tree(token);
             if (tree.Count == 0)
-                return (ended.Count, []);
+                return [];
             if (Environment.TickCount64 - began > KillPatience.TotalMilliseconds)
-                return (ended.Count, [.. tree.Select(process => (process.Pid, process.StartTicks))]);
+                return tree;
             ProcessSweep.KillRound(tree, round);
-            ended.UnionWith(tree.Where(process => process.Pid != child).Select(process => process.Pid));
+            foreach (var process in tree)
+            {
+                if (process.Pid != child)
+                    leftovers.Add(process.Pid);
+            }
             var wasEmpty = treeEmpty; // then only strangers with our token are left, and nothing will signal their end
             WaitFor(() => treeEmpty && !wasEmpty, KillStep, evenIfKilled: true);
         }
     }
 
-    private static List<ProcessIdentity> Tree(string token) =>
-        [.. ProcessTable.TreeOf(Environment.ProcessId, token).Select(entry => ProcessIdentity.Of(entry.Pid, entry.StartTicks))];
+    private static List<ProcessIdentity> Tree(string token)
+    {
+        var tree = new List<ProcessIdentity>();
+        foreach (var entry in ProcessTable.TreeOf(Environment.ProcessId, token))
+            tree.Add(ProcessIdentity.Of(entry.Pid, entry.StartTicks));
+        return tree;
+    }
 
     /// <summary>
     /// Waits until the condition holds; false when the time is over, or when the orchestrator is gone or wants an end at once.

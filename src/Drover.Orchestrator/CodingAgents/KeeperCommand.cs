@@ -33,7 +33,10 @@ internal sealed record KeeperCommand(string FileName, IReadOnlyList<string> Argu
 /// <summary>Finds programs as execvp does, but in the PATH that the program will get.</summary>
 internal static class ProgramPath
 {
-    /// <summary>The file that would run, or null. A name with a slash is returned as it is when that file can be executed.</summary>
+    /// <summary>
+    /// The file that would run, or null. A name with a slash is returned as it is when that file can be executed. Entries of
+    /// the PATH that are not absolute are passed over: they would find what an agent put into its worktree.
+    /// </summary>
     internal static string? Resolve(string program, string? path, string? folder = null)
     {
         if (program.Length == 0)
@@ -42,9 +45,9 @@ internal static class ProgramPath
             return IsExecutable(Path.GetFullPath(program, folder ?? Environment.CurrentDirectory)) ? program : null;
         foreach (var entry in (path ?? "/usr/local/bin:/usr/bin:/bin").Split(':'))
         {
-            var candidate = Path.Combine(entry.Length == 0 ? "." : entry, program);
-            if (IsExecutable(candidate))
-                return Path.GetFullPath(candidate, folder ?? Environment.CurrentDirectory);
+            var candidate = Path.Combine(entry, program);
+            if (Path.IsPathRooted(entry) && IsExecutable(candidate))
+                return candidate;
         }
         return null;
     }

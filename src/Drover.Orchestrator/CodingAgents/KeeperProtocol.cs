@@ -43,13 +43,17 @@ internal sealed record KeeperSpec(
     {
         using var document = JsonDocument.Parse(line);
         var root = document.RootElement;
+        // Plain loops here and below: LINQ over these structs would cost the keeper's start 20 ms of compilation.
+        var environment = new Dictionary<string, string>(StringComparer.Ordinal);
+        foreach (var pair in root.GetProperty("env").EnumerateObject())
+            environment[pair.Name] = pair.Value.GetString()!;
         return new(
             root.GetProperty("owner").GetInt32(),
             Text(root, "token"),
             Text(root, "file"),
             ReadList(root, "argv"),
             Text(root, "cwd"),
-            root.GetProperty("env").EnumerateObject().ToDictionary(pair => pair.Name, pair => pair.Value.GetString()!, StringComparer.Ordinal),
+            environment,
             root.GetProperty("stdin").GetString(),
             Text(root, "log"),
             root.GetProperty("cap").GetInt64(),
@@ -60,8 +64,13 @@ internal sealed record KeeperSpec(
 
     private static string Text(JsonElement element, string name) => element.GetProperty(name).GetString()!;
 
-    private static string[] ReadList(JsonElement element, string name) =>
-        [.. element.GetProperty(name).EnumerateArray().Select(item => item.GetString()!)];
+    private static List<string> ReadList(JsonElement element, string name)
+    {
+        var list = new List<string>();
+        foreach (var item in element.GetProperty(name).EnumerateArray())
+            list.Add(item.GetString()!);
+        return list;
+    }
 
     private static void WriteList(Utf8JsonWriter json, string name, IReadOnlyList<string> values)
     {
@@ -102,7 +111,7 @@ internal sealed record KeeperEvent(KeeperEventKind Kind)
     internal long Received { get; init; }
     internal long LeftOut { get; init; }
     internal int Ended { get; init; }
-    internal IReadOnlyList<(int Pid, long StartTicks)> Survivors { get; init; } = [];
+    internal IReadOnlyList<ProcessIdentity> Survivors { get; init; } = [];
 
     internal byte[] ToLine() => KeeperLine.Write(json =>
     {
@@ -132,10 +141,10 @@ internal sealed record KeeperEvent(KeeperEventKind Kind)
                 json.WriteNumber("ended", Ended);
                 json.WriteString("t", Text);
                 json.WriteStartArray("survivors");
-                foreach (var (pid, ticks) in Survivors)
+                foreach (var survivor in Survivors)
                 {
-                    json.WriteNumberValue(pid);
-                    json.WriteNumberValue(ticks);
+                    json.WriteNumberValue(survivor.Pid);
+                    json.WriteNumberValue(survivor.StartTicks);
                 }
                 json.WriteEndArray();
                 break;
@@ -164,7 +173,7 @@ internal sealed record KeeperEvent(KeeperEventKind Kind)
                 Received = Number(root, "bytes") ?? 0,
                 LeftOut = Number(root, "left") ?? 0,
                 Ended = (int)(Number(root, "ended") ?? 0),
-                Survivors = [.. survivors.Chunk(2).Select(pair => ((int)pair[0], pair[1]))],
+                Survivors = [.. survivors.Chunk(2).Select(pair => ProcessIdentity.Of((int)pair[0], pair[1]))],
             };
         }
         catch (Exception error) when (error is JsonException or KeyNotFoundException or InvalidOperationException)

@@ -6,7 +6,7 @@ namespace Drover.Orchestrator.CodingAgents;
 internal static unsafe partial class Native
 {
     internal const int SigHup = 1, SigInt = 2, SigQuit = 3, SigKill = 9, SigPipe = 13, SigTerm = 15, SigCont = 18, SigStop = 19;
-    internal const int Esrch = 3, Eintr = 4, Echild = 10, Enosys = 38;
+    internal const int Eintr = 4, Etxtbsy = 26, Enosys = 38;
     internal const int OpenCloseOnExec = 0x80000;
     private const int PrSetChildSubreaper = 36;
     private const int FSetFd = 2, FdCloseOnExec = 1;
@@ -17,6 +17,8 @@ internal static unsafe partial class Native
     [LibraryImport("libc", EntryPoint = "getppid")] internal static partial int GetParentPid();
     [LibraryImport("libc", EntryPoint = "setsid")] internal static partial int SetSid();
     [LibraryImport("libc", EntryPoint = "kill", SetLastError = true)] internal static partial int Kill(int pid, int signal);
+    [LibraryImport("libc", EntryPoint = "open", StringMarshalling = StringMarshalling.Utf8)] private static partial int Open(string path, int flags);
+    [LibraryImport("libc", EntryPoint = "read")] private static partial nint Read(int fd, byte* buffer, nint count);
     [LibraryImport("libc", EntryPoint = "close")] internal static partial int Close(int fd);
     [LibraryImport("libc", EntryPoint = "waitpid", SetLastError = true)] internal static partial int WaitPid(int pid, out int status, int options);
     [LibraryImport("libc", EntryPoint = "pipe2", SetLastError = true)] private static partial int Pipe2(int* fds, int flags);
@@ -52,6 +54,32 @@ internal static unsafe partial class Native
         return Pipe2(fds, OpenCloseOnExec) == 0
             ? (fds[0], fds[1])
             : throw new IOException($"cannot make a pipe: {Marshal.GetPInvokeErrorMessage(Marshal.GetLastPInvokeError())}");
+    }
+
+    /// <summary>
+    /// A small file of /proc, or null when it cannot be read: the process has ended, or is another user's. Both are
+    /// ordinary, and an exception for each foreign process would make a scan slow.
+    /// </summary>
+    internal static byte[]? ReadFile(string path)
+    {
+        var fd = Open(path, OpenCloseOnExec);
+        if (fd < 0)
+            return null;
+        var buffer = new byte[8192];
+        var filled = 0;
+        nint read;
+        do
+        {
+            if (filled == buffer.Length)
+                Array.Resize(ref buffer, buffer.Length * 2);
+            fixed (byte* start = buffer)
+                read = Read(fd, start + filled, buffer.Length - filled);
+            filled += (int)Math.Max(read, 0);
+        }
+        while (read > 0);
+        _ = Close(fd);
+        Array.Resize(ref buffer, filled);
+        return read < 0 ? null : buffer;
     }
 
     /// <summary>Marks every descriptor above 2 close-on-exec, also those that came open from a careless parent.</summary>

@@ -156,7 +156,12 @@ internal sealed class BoundedLog : IDisposable
     {
         Guarded(() =>
         {
-            if (turns > 0)
+            if (turns == 0)
+            {
+                head?.Dispose();
+                return; // files of an earlier, killed keeper may lie beside it: they are not ours to remove
+            }
+            using (head)
             {
                 head!.Write(Encoding.UTF8.GetBytes($"[drover: {LeftOut} bytes left out here]\n"));
                 turn!.Dispose();
@@ -166,7 +171,6 @@ internal sealed class BoundedLog : IDisposable
                     part.CopyTo(head);
                 }
             }
-            head?.Dispose();
             File.Delete(TurnPath(1));
             File.Delete(TurnPath(2));
         });

@@ -32,6 +32,15 @@ internal static class ProcessSweep
             () => [.. members.Where(member => ProcessIdentity.Of(member.Pid, member.StartTicks).IsAlive)], time, cancellationToken);
     }
 
+    /// <summary>
+    /// Ends what is left of a session whose leader was started by us and may have ended just now. Only for the moment
+    /// in which a keeper was lost: a session's number is not given away while it has members, but later it may be another's.
+    /// </summary>
+    internal static Task<IReadOnlyList<ProcessIdentity>> KillSessionAsync(ProcessIdentity leader, TimeProvider time, CancellationToken cancellationToken) =>
+        KillAllAsync(
+            () => ProcessTable.Read(leader.Pid) is { } now && now.StartTicks != leader.StartTicks ? [] : ProcessTable.SessionOf(leader.Pid),
+            time, cancellationToken);
+
     private static async Task<IReadOnlyList<ProcessIdentity>> KillAllAsync(
         Func<List<ProcessEntry>> find, TimeProvider time, CancellationToken cancellationToken)
     {

@@ -3,8 +3,8 @@ using System.Text;
 
 namespace Drover.Orchestrator.CodingAgents;
 
-/// <summary>One line of the process table.</summary>
-internal readonly record struct ProcessEntry(int Pid, int Parent, int Session, char State, long StartTicks)
+/// <summary>One line of the process table. A class on purpose: collections of it need no compilation in the keeper's start.</summary>
+internal sealed record ProcessEntry(int Pid, int Parent, int Session, char State, long StartTicks)
 {
     /// <summary>Zombies hold a number and nothing else.</summary>
     internal bool IsDead => State is 'Z' or 'X' or 'x';
@@ -21,7 +21,7 @@ internal static class ProcessTable
 
     internal static ProcessEntry? Read(int pid)
     {
-        var text = ReadFile($"/proc/{pid}/stat");
+        var text = Native.ReadFile($"/proc/{pid}/stat");
         if (text is null)
             return null;
         var stat = Encoding.ASCII.GetString(text);
@@ -47,11 +47,11 @@ internal static class ProcessTable
 
     /// <summary>Everything below <paramref name="root"/> (itself excluded) and everything that carries <paramref name="token"/>, with what is below that; the living only.</summary>
     internal static List<ProcessEntry> TreeOf(int root, string token) =>
-        Closure(ReadAll(), entry => entry.Parent == root || Carries(entry.Pid, TokenName, token), root);
+        Closure(ReadAll(), entry => entry.Parent == root || Carries(entry.Pid, token, TokenName), root);
 
     /// <summary>The living processes that carry the token as contained process or as keeper, and all their descendants.</summary>
     internal static List<ProcessEntry> CarriersOf(string token) =>
-        Closure(ReadAll(), entry => Carries(entry.Pid, TokenName, token) || Carries(entry.Pid, KeeperTokenName, token), Environment.ProcessId);
+        Closure(ReadAll(), entry => Carries(entry.Pid, token, TokenName, KeeperTokenName), Environment.ProcessId);
 
     /// <summary>The living members of a session, and a process's descendants.</summary>
     internal static List<ProcessEntry> SessionOf(int leader) =>
@@ -78,33 +78,19 @@ internal static class ProcessTable
         return [.. found.Values];
     }
 
-    private static bool Carries(int pid, string name, string token)
+    private static bool Carries(int pid, string token, params ReadOnlySpan<string> names)
     {
-        var environment = ReadFile($"/proc/{pid}/environ");
-        if (environment is not { Length: > 0 })
-            return false;
-        var wanted = Encoding.UTF8.GetBytes($"{name}={token}\0");
-        for (var rest = environment.AsSpan(); ;)
+        var environment = Native.ReadFile($"/proc/{pid}/environ").AsSpan();
+        foreach (var name in names)
         {
-            var at = rest.IndexOf(wanted);
-            if (at < 0)
-                return false;
-            if (at == 0 ? rest.Length == environment.Length : rest[at - 1] == 0)
-                return true;
-            rest = rest[(at + 1)..];
+            var wanted = Encoding.UTF8.GetBytes($"{name}={token}\0");
+            for (int at = 0, found; (found = environment[at..].IndexOf(wanted)) >= 0; at += found + 1)
+            {
+                if (at + found == 0 || environment[at + found - 1] == 0)
+                    return true;
+            }
         }
-    }
-
-    private static byte[]? ReadFile(string path)
-    {
-        try
-        {
-            return File.ReadAllBytes(path);
-        }
-        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
-        {
-            return null; // ended meanwhile, or not ours
-        }
+        return false;
     }
 
     private static int Number(string text) => int.Parse(text, CultureInfo.InvariantCulture);

@@ -24,15 +24,17 @@ internal sealed class SecretRedactor
         SearchValues.Create("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-."u8);
 
     // Prefix, and how many token bytes must follow for it to be a token and not a word.
-    private static readonly (byte[] Prefix, int Least, SearchValues<byte> Bytes)[] Kinds =
+    private static readonly TokenKind[] Kinds =
     [
-        ("sk-"u8.ToArray(), 20, TokenBytes), // OpenAI, Anthropic and their imitators
-        ("ghp_"u8.ToArray(), 30, TokenBytes), ("gho_"u8.ToArray(), 30, TokenBytes), ("ghu_"u8.ToArray(), 30, TokenBytes),
-        ("ghs_"u8.ToArray(), 30, TokenBytes), ("ghr_"u8.ToArray(), 30, TokenBytes), ("github_pat_"u8.ToArray(), 30, TokenBytes),
-        ("glpat-"u8.ToArray(), 18, TokenBytes), ("npm_"u8.ToArray(), 30, TokenBytes), ("AIza"u8.ToArray(), 30, TokenBytes),
-        ("xoxb-"u8.ToArray(), 20, TokenBytes), ("xoxp-"u8.ToArray(), 20, TokenBytes), ("xapp-"u8.ToArray(), 20, TokenBytes),
-        ("AKIA"u8.ToArray(), 16, TokenBytes), ("ASIA"u8.ToArray(), 16, TokenBytes), ("eyJ"u8.ToArray(), 60, JwtBytes),
+        new("sk-"u8.ToArray(), 20, TokenBytes), // OpenAI, Anthropic and their imitators
+        new("ghp_"u8.ToArray(), 30, TokenBytes), new("gho_"u8.ToArray(), 30, TokenBytes), new("ghu_"u8.ToArray(), 30, TokenBytes),
+        new("ghs_"u8.ToArray(), 30, TokenBytes), new("ghr_"u8.ToArray(), 30, TokenBytes), new("github_pat_"u8.ToArray(), 30, TokenBytes),
+        new("glpat-"u8.ToArray(), 18, TokenBytes), new("npm_"u8.ToArray(), 30, TokenBytes), new("AIza"u8.ToArray(), 30, TokenBytes),
+        new("xoxb-"u8.ToArray(), 20, TokenBytes), new("xoxp-"u8.ToArray(), 20, TokenBytes), new("xapp-"u8.ToArray(), 20, TokenBytes),
+        new("AKIA"u8.ToArray(), 16, TokenBytes), new("ASIA"u8.ToArray(), 16, TokenBytes), new("eyJ"u8.ToArray(), 60, JwtBytes),
     ];
+
+    private sealed record TokenKind(byte[] Prefix, int Least, SearchValues<byte> Bytes);
 
     private readonly byte[][] secrets;
     private readonly bool[] starts = new bool[256];
@@ -122,8 +124,9 @@ internal sealed class SecretRedactor
                 return 0;
             }
         }
-        foreach (var (prefix, least, bytes) in Kinds)
+        foreach (var kind in Kinds)
         {
+            var prefix = kind.Prefix;
             if (!text.StartsWith(prefix))
             {
                 if (!last && text.Length < prefix.Length && prefix.AsSpan().StartsWith(text))
@@ -133,7 +136,7 @@ internal sealed class SecretRedactor
                 }
                 continue;
             }
-            var run = text[prefix.Length..].IndexOfAnyExcept(bytes);
+            var run = text[prefix.Length..].IndexOfAnyExcept(kind.Bytes);
             if (run < 0)
             {
                 if (!last && text.Length < LongestToken)
@@ -143,7 +146,7 @@ internal sealed class SecretRedactor
                 }
                 run = text.Length - prefix.Length;
             }
-            if (run >= least)
+            if (run >= kind.Least)
                 return prefix.Length + run;
         }
         return MatchKeyBlock(text, last, out undecided);

@@ -23,7 +23,10 @@ internal static unsafe class Spawn
         var signals = stackalloc byte[SignalSetSize];
         var strings = new List<nint>(argv.Count + environment.Count);
         var argvBlock = Block(argv, strings);
-        var envBlock = Block(environment.Select(pair => $"{pair.Key}={pair.Value}").ToArray(), strings);
+        var pairs = new List<string>(environment.Count);
+        foreach (var name in environment.Keys)
+            pairs.Add(name + "=" + environment[name]);
+        var envBlock = Block(pairs, strings);
         try
         {
             Check(Native.SpawnAttributesInit(attributes));

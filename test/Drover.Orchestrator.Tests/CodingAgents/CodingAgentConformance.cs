@@ -214,6 +214,22 @@ public sealed class FakeAgentTests : CodingAgentConformance
         Assert.Equal("a line\nanother\n", ReadFile("log.txt"));
     }
 
+    [Fact]
+    public async Task It_can_wait_delete_commit_and_exit()
+    {
+        var worktree = Request("").Worktree;
+        await System.Diagnostics.Process.Start("git", ["-c", "init.defaultBranch=trunk", "init", "--quiet", worktree]).WaitForExitAsync(TestContext.Current.CancellationToken);
+        var agent = Create("", TimeProvider.System);
+        var report = await agent.RunAsync(
+            Request("fake: edit sub/a.txt \"one\"\nfake: edit b.txt \"\"\nfake: wait 10ms\nfake: delete b.txt\nfake: commit A fine message\nfake: exit 9"),
+            new(), TestContext.Current.CancellationToken);
+        Assert.Equal((AgentOutcome.Failed, 9), (report.Outcome, report.ExitCode));
+        var start = new System.Diagnostics.ProcessStartInfo("git", ["-C", worktree, "log", "--format=%s", "--name-only"]) { RedirectStandardOutput = true };
+        using var git = System.Diagnostics.Process.Start(start)!;
+        Assert.Equal("A fine message\n\nsub/a.txt\n", await git.StandardOutput.ReadToEndAsync(TestContext.Current.CancellationToken));
+        await git.WaitForExitAsync(TestContext.Current.CancellationToken);
+    }
+
     [Theory]
     [InlineData("edit ../out.txt \"x\"")]
     [InlineData("edit /tmp/out.txt \"x\"")]
