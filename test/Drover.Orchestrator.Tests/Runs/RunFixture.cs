@@ -86,7 +86,7 @@ public sealed class RunFixture : IAsyncDisposable
     public async Task<RunReport> RunAsync(RunOptions? given = null)
     {
         await using RunHost host = await StartAsync(given);
-        return await host.Completion.WaitAsync(TimeSpan.FromMinutes(3));
+        return await host.Completion.WaitAsync(TimeSpan.FromMinutes(1));
     }
 
     public Task<TaskRow> TaskAsync(string id) => BacklogAsync(tx => Board.Get(tx.Session, Project, id));
