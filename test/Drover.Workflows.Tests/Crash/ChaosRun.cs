@@ -75,7 +75,8 @@ internal sealed class ChaosRun : IDisposable
 
         Assert.Equal("ok", await ReadAsync(session => session.Text("PRAGMA integrity_check")));
         Assert.Equal(0, await ReadAsync(session => session.Number("SELECT count(*) FROM drover_executors")));
-        Assert.DoesNotContain(Directory.GetFiles(Folder), f => f.Contains(".executor-", StringComparison.Ordinal));
+        // I9: a kill between taking the life lock and writing the row leaves a file that a later start removes when it is a minute old.
+        Assert.InRange(Directory.GetFiles(Folder).Count(f => f.Contains(".executor-", StringComparison.Ordinal)), 0, 2);
     }
 
     public void Dispose()
