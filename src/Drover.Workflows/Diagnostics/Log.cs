@@ -5,7 +5,7 @@ namespace Drover.Workflows.Diagnostics;
 /// <summary>Every message the engine logs, generated.</summary>
 internal static partial class Log
 {
-    [LoggerMessage(1, LogLevel.Error, "the volume that holds {Location} is full: nothing is acknowledged until space returns")]
+    [LoggerMessage(1, LogLevel.Error, "the volume that holds {Location} is full or fails: nothing is acknowledged until space returns")]
     public static partial void DatabaseFull(ILogger log, string location);
 
     [LoggerMessage(2, LogLevel.Warning, "workflow {WorkflowId} is now owned by another execution; this one stops and waits for its outcome")]
