@@ -61,8 +61,8 @@ internal static class GitOrphans
         foreach (var pid in Processes())
         {
             // Processes of other users cannot be read and are not ours.
-            if (pid != Environment.ProcessId && Try(() => File.ReadAllBytes($"/proc/{pid}/environ")) is { } environment && environment.AsSpan().IndexOf(mark) >= 0
-                && Try(() => File.ReadAllText($"/proc/{pid}/comm").Trim())?.StartsWith("git", StringComparison.Ordinal) == true)
+            if (pid != Environment.ProcessId && Try(() => File.ReadAllText($"/proc/{pid}/comm"))?.StartsWith("git", StringComparison.Ordinal) == true
+                && Try(() => File.ReadAllBytes($"/proc/{pid}/environ")) is { } environment && environment.AsSpan().IndexOf(mark) >= 0)
                 return pid;
         }
         return null;

@@ -5,7 +5,8 @@ namespace Drover.Orchestrator.Git;
 /// <summary>What a snapshot kept.</summary>
 /// <param name="Oid">The rescue commit; null when every byte was under a ref already.</param>
 /// <param name="NotSaved">Ignored entries above the caps.</param>
-internal sealed record Saved(string? Oid, IReadOnlyList<string> NotSaved);
+/// <param name="Unsavable">Paths git cannot take; the folder must stay.</param>
+internal sealed record Saved(string? Oid, IReadOnlyList<string> NotSaved, IReadOnlyList<string> Unsavable);
 
 /// <summary>Puts everything a worktree holds under <c>refs/drover/rescue/…</c> before anything is removed (G-10).</summary>
 internal static class Snapshot
@@ -28,7 +29,7 @@ internal static class Snapshot
         if (File.Exists(seed))
             File.Copy(seed, index);
         var scope = repository.Hermetic.Scope(path, index);
-        await Staging.AddAllAsync(repository, scope, [], cancellationToken).ConfigureAwait(false);
+        var unsavable = await Staging.AddAllAsync(repository, scope, [], cancellationToken).ConfigureAwait(false);
         var tree = await TreeAsync().ConfigureAwait(false);
         var commits = await CommitsAsync(repository, name, gitDirectory, cancellationToken).ConfigureAwait(false);
         var held = await HeldAsync(repository, name, cancellationToken).ConfigureAwait(false);
@@ -42,9 +43,9 @@ internal static class Snapshot
         var unknown = await UnknownAsync(repository, commits, held, cancellationToken).ConfigureAwait(false);
         var trees = await repository.ResolveAsync([.. commits.Select(c => c + "^{tree}")], cancellationToken).ConfigureAwait(false);
         if (unknown.Count == 0 && (trees.Contains(tree) || held.Any(h => h.Tree == tree)))
-            return new Saved(null, notSaved);
+            return new Saved(null, notSaved, unsavable);
         var oid = await CommitAsync(repository, name, tree, commits, held, time, cancellationToken).ConfigureAwait(false);
-        return new Saved(oid, notSaved);
+        return new Saved(oid, notSaved, unsavable);
 
         async Task<string> TreeAsync() => (await repository.Git.RunAsync(scope, ["write-tree"], cancellationToken).ConfigureAwait(false)).Text;
     }
@@ -69,9 +70,9 @@ internal static class Snapshot
         var known = tree is null || trees.Contains(tree) || held.Any(h => h.Tree == tree);
         var unknown = await UnknownAsync(repository, commits, held, cancellationToken).ConfigureAwait(false);
         if (known && unknown.Count == 0)
-            return new Saved(null, []);
+            return new Saved(null, [], []);
         tree ??= trees.OfType<string>().First();
-        return new Saved(await CommitAsync(repository, name, tree, commits, held, time, cancellationToken).ConfigureAwait(false), []);
+        return new Saved(await CommitAsync(repository, name, tree, commits, held, time, cancellationToken).ConfigureAwait(false), [], []);
     }
 
     /// <summary>Keeps commits alive under the attempt's rescue ref.</summary>

@@ -36,7 +36,7 @@ internal sealed class WorkCommit(Repository repository, TimeProvider time)
 
     /// <summary>
     /// Commits the worktree's files. The agent must have ended. Commits the agent made stay as parents. Repeating it on the
-    /// same files gives the same commit. 9 git processes when nothing is unusual.
+    /// same files gives the same commit. 8 git processes when nothing is unusual.
     /// </summary>
     public async Task<Work> CreateAsync(Worktree worktree, WorkRequest request, CancellationToken cancellationToken)
     {
@@ -51,7 +51,7 @@ internal sealed class WorkCommit(Repository repository, TimeProvider time)
             nested.Add(path);
         GitCrash.Point("work.staged");
         var (tree, changes) = await TreeAsync(scope, found.BaseTree, nested, cancellationToken).ConfigureAwait(false);
-        var findings = await Findings.JudgeAsync(repository, changes, baseFiles, request.Limits, cancellationToken).ConfigureAwait(false);
+        var findings = await Findings.JudgeAsync(repository, worktree.Path, changes, baseFiles, request.Limits, cancellationToken).ConfigureAwait(false);
         AddNested(worktree, nested, findings);
         await AddNewlyIgnoredAsync(scope, worktree.BaseOid, changes, findings, cancellationToken).ConfigureAwait(false);
         if (request.Turn is { } turn)
@@ -98,7 +98,11 @@ internal sealed class WorkCommit(Repository repository, TimeProvider time)
     {
         var name = worktree.Name;
         var head = Checkouts.Head(worktree.GitDirectory);
-        var detached = head.Oid is { Length: 40 } oid && oid.All(char.IsAsciiHexDigitLower) ? oid : head.Branch is { } b && b != name.Branch ? b : null;
+        // On somebody else's branch the tip says nothing about these files, it may have moved on; what was last checked out or
+        // committed here is in this worktree's own log.
+        var detached = head.Branch == name.Branch ? null : head.Oid ?? Checkouts.HeadLog(worktree.GitDirectory).Select(Checkouts.NewOid).LastOrDefault(o => o is not null);
+        if (detached is not { Length: 40 } || !detached.All(char.IsAsciiHexDigitLower))
+            detached = null;
         var from = request.Turn?.Tip ?? worktree.BaseOid;
         var answer = await repository.ResolveAsync([from + "^{tree}", name.AttemptRef + "^{commit}", name.AttemptRef + "^{tree}",
             name.Branch + "^{commit}", (detached ?? name.Branch) + "^{commit}"], cancellationToken).ConfigureAwait(false);

@@ -17,7 +17,7 @@ internal sealed record Worktree(AttemptName Name, string Path, string GitDirecto
 
 /// <summary>What <see cref="Worktrees.RemoveAsync"/> did.</summary>
 /// <param name="RescueOid">The commit that holds bytes found in no other ref; null when there were none.</param>
-/// <param name="QuarantinedAs">Set instead of removal when the folder holds nested repositories, whose history no ref can keep.</param>
+/// <param name="QuarantinedAs">Set instead of removal when the folder holds what no ref can keep: nested repositories, paths like <c>.GIT</c>.</param>
 /// <param name="NotSaved">Ignored entries too large to save (build output); removed with the folder.</param>
 internal sealed record WorktreeRemoval(string? RescueOid, string? QuarantinedAs, IReadOnlyList<string> NotSaved);
 
@@ -108,10 +108,17 @@ internal sealed class Worktrees(Repository repository, TimeProvider time, string
                 var saved = await Snapshot.SaveAsync(repository, name, path, registration?.GitDirectory, time, cancellationToken).ConfigureAwait(false);
                 (rescue, notSaved) = (saved.Oid, saved.NotSaved);
                 GitCrash.Point("remove.saved");
-                // One rename makes "gone" true at an instant: a half-deleted folder must never be taken for an agent's deletions.
-                Posix.CreatePrivate(Trash);
-                Directory.Move(path, Path.Combine(Trash, $"{name.Key}-{Guid.NewGuid():N}"));
-                GitCrash.Point("remove.moved");
+                if (saved.Unsavable.Count > 0)
+                {
+                    quarantined = await QuarantineAsync(name, cancellationToken).ConfigureAwait(false);
+                }
+                else
+                {
+                    // One rename makes "gone" true at an instant: a half-deleted folder must never be taken for an agent's deletions.
+                    Posix.CreatePrivate(Trash);
+                    Directory.Move(path, Path.Combine(Trash, $"{name.Key}-{Guid.NewGuid():N}"));
+                    GitCrash.Point("remove.moved");
+                }
             }
         }
         else if (registration is not null)

@@ -112,6 +112,25 @@ public sealed class WorkCommitTests
     }
 
     [Fact]
+    public async Task An_agent_on_the_target_neither_holds_a_landing_nor_reverts_it()
+    {
+        using var repo = await new GitTestRepo().OpenAsync();
+        repo.Run("checkout", "-q", "-b", "mine");
+        var worktree = await repo.Worktrees.EnsureAsync(Name, repo.Oid("trunk"), Ct);
+        repo.RunIn(worktree.Path, "checkout", "-q", "trunk");
+        GitTestRepo.Write(worktree.Path, "README.md", "agent\n");
+        Assert.IsType<LandResult.Landed>(await repo.LandTaskAsync("task-other", p =>
+        {
+            GitTestRepo.Write(p, "README.md", "other\n");
+            GitTestRepo.Write(p, "src/one.txt", "landed\n");
+        }));
+        Assert.Equal("agent\n", File.ReadAllText(Path.Combine(worktree.Path, "README.md")));
+        var work = await repo.WorkCommit.CreateAsync(worktree, GitTestRepo.Request("w"), Ct);
+        Assert.Equal(["README.md"], work.Changes.Select(c => c.Path));
+        Assert.Equal(["README.md"], Assert.IsType<MergeOutcome.Conflict>(await repo.Landing.MergeAsync(repo.Oid("trunk"), work.Oid, Ct)).Paths);
+    }
+
+    [Fact]
     public void G03_trailers_are_removed_from_messages()
     {
         Assert.Equal("Title\n\nbody", WorkCommit.CleanMessage("Title\r\nDrover-Task: task-x\n  drover-attempt: 1\nDROVER-WORK: y\n\nbody\n"));
