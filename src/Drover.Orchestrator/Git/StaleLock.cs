@@ -33,11 +33,12 @@ internal static class StaleLock
         : string.Create(CultureInfo.InvariantCulture, $"{file} (no process holds it)");
 
     // Refs that Drover moves and indexes of its own worktrees; the user's index.lock is never one of them. The target
-    // is any branch: the caller asks only for the one it has to move. packed-refs.lock is written by deletions of task branches.
+    // is any branch: the caller asks only for the one it has to move. packed-refs.lock is written by deletions of task branches,
+    // HEAD.lock by a move of the branch the main worktree has checked out.
     private static bool IsOurPlace(Repository repository, string file)
     {
         var relative = Path.GetRelativePath(repository.CommonDirectory, file);
-        return relative == "packed-refs.lock"
+        return relative is "packed-refs.lock" or "HEAD.lock"
             || (relative.StartsWith("refs/heads/", StringComparison.Ordinal) && relative.EndsWith(".lock", StringComparison.Ordinal))
             || (relative.StartsWith("refs/drover/", StringComparison.Ordinal) && relative.EndsWith(".lock", StringComparison.Ordinal))
             || (relative.StartsWith("worktrees/task-", StringComparison.Ordinal) && relative.EndsWith("/index.lock", StringComparison.Ordinal));
