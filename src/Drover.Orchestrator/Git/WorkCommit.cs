@@ -41,10 +41,11 @@ internal sealed class WorkCommit(Repository repository, TimeProvider time)
     public async Task<Work> CreateAsync(Worktree worktree, WorkRequest request, CancellationToken cancellationToken)
     {
         var name = worktree.Name;
-        var index = Path.Combine(repository.Hermetic.IndexDirectory, name.Key + ".work");
-        var scope = repository.Hermetic.Scope(worktree.Path, index);
         await GitOrphans.WaitGoneAsync(worktree.Path, time, cancellationToken).ConfigureAwait(false);
-        var baseFiles = await SeedAsync(worktree, scope, index, cancellationToken).ConfigureAwait(false);
+        // The index Drover wrote at checkout, not the agent's: an agent's can hide changes (assume-unchanged, skip-worktree).
+        var scope = await worktree.SeededAsync(repository, "work", worktree.BaseOid, cancellationToken).ConfigureAwait(false);
+        var index = scope.IndexFile!;
+        var baseFiles = CountEntries(index);
         var found = await RefsAsync(worktree, request, cancellationToken).ConfigureAwait(false);
         var nested = new List<string>();
         foreach (var path in await Staging.AddAllAsync(repository, scope, [], cancellationToken).ConfigureAwait(false))
@@ -57,7 +58,7 @@ internal sealed class WorkCommit(Repository repository, TimeProvider time)
         if (request.Turn is { } turn)
             await AddMarkersAsync(tree, turn, findings, cancellationToken).ConfigureAwait(false);
         var oid = await CommitAsync(worktree, request, tree, found, cancellationToken).ConfigureAwait(false);
-        File.Copy(index, worktree.SeedIndex(repository), overwrite: true);
+        Posix.CopyAtomic(index, worktree.SeedIndex(repository));
         // The agent's next turn sees its own work as committed.
         if (Checkouts.Head(worktree.GitDirectory).Branch == name.Branch && Directory.Exists(worktree.GitDirectory))
             File.Move(index, Path.Combine(worktree.GitDirectory, "index"), overwrite: true);
@@ -76,18 +77,9 @@ internal sealed class WorkCommit(Repository repository, TimeProvider time)
 
     private sealed record Found(string BaseTree, string? Attempt, string? AttemptTree, string? Branch, IReadOnlyList<string> Parents);
 
-    // The index Drover wrote at checkout, not the agent's: an agent's index can hide changes (assume-unchanged, skip-worktree).
-    private async Task<int> SeedAsync(Worktree worktree, GitScope scope, string index, CancellationToken cancellationToken)
+    // "DIRC", version, number of entries: each four bytes, big-endian.
+    private static int CountEntries(string index)
     {
-        File.Delete(index + ".lock");
-        var seed = worktree.SeedIndex(repository);
-        if (File.Exists(seed))
-            File.Copy(seed, index, overwrite: true);
-        else
-        {
-            File.Delete(index);
-            await Git.RunAsync(scope, ["read-tree", worktree.BaseOid], cancellationToken).ConfigureAwait(false);
-        }
         var header = new byte[12];
         using var file = File.OpenRead(index);
         file.ReadExactly(header);

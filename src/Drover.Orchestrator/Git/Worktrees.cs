@@ -13,6 +13,23 @@ internal sealed record Worktree(AttemptName Name, string Path, string GitDirecto
 {
     /// <summary>The index as Drover wrote it at checkout: trusted stat data, which an agent's own index is not.</summary>
     public string SeedIndex(Repository repository) => System.IO.Path.Combine(repository.Hermetic.IndexDirectory, Name.Key + ".seed");
+
+    /// <summary>
+    /// Makes a private index for this folder: a copy of the seed, so that only changed files are read, or without a sound one
+    /// (a power cut) an index of <paramref name="commit"/> without stat data.
+    /// </summary>
+    public async Task<GitScope> SeededAsync(Repository repository, string purpose, string commit, CancellationToken cancellationToken)
+    {
+        var index = System.IO.Path.Combine(repository.Hermetic.IndexDirectory, $"{Name.Key}.{purpose}");
+        var scope = repository.Hermetic.Scope(Path, index);
+        File.Delete(index + ".lock");
+        File.Delete(index);
+        if (HermeticGit.IsSound(SeedIndex(repository)))
+            Posix.CopyAtomic(SeedIndex(repository), index);
+        else
+            await repository.Git.RunAsync(scope, ["read-tree", commit], cancellationToken).ConfigureAwait(false);
+        return scope;
+    }
 }
 
 /// <summary>What <see cref="Worktrees.RemoveAsync"/> did.</summary>
@@ -226,7 +243,7 @@ internal sealed class Worktrees(Repository repository, TimeProvider time, string
         foreach (var file in (string[])[index, index + ".lock"])
             File.Delete(file);
         await Git.RunAsync(repository.Hermetic.Scope(worktree.Path, index), ["read-tree", "--reset", "-u", oid], cancellationToken).ConfigureAwait(false);
-        File.Copy(index, worktree.SeedIndex(repository), overwrite: true);
+        Posix.CopyAtomic(index, worktree.SeedIndex(repository));
         File.Move(index, Path.Combine(worktree.GitDirectory, "index"), overwrite: true);
     }
 

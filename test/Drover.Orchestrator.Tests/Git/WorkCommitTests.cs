@@ -130,6 +130,22 @@ public sealed class WorkCommitTests
         Assert.Equal(["README.md"], Assert.IsType<MergeOutcome.Conflict>(await repo.Landing.MergeAsync(repo.Oid("trunk"), work.Oid, Ct)).Paths);
     }
 
+    [Theory]
+    [InlineData(0)]
+    [InlineData(50)]
+    public async Task F03_a_torn_or_missing_seed_index_changes_nothing_but_speed(int length)
+    {
+        using var repo = await new GitTestRepo().OpenAsync();
+        var worktree = await repo.Worktrees.EnsureAsync(Name, repo.Oid("trunk"), Ct);
+        var seed = worktree.SeedIndex(repo.Repository);
+        File.WriteAllBytes(seed, File.ReadAllBytes(seed)[..length]);
+        GitTestRepo.Write(worktree.Path, "a.txt", "a");
+        var work = await repo.WorkCommit.CreateAsync(worktree, GitTestRepo.Request("w"), Ct);
+        Assert.Equal(["a.txt"], work.Changes.Select(c => c.Path));
+        File.Delete(seed);
+        Assert.Null((await repo.Worktrees.RemoveAsync(Name, Ct)).RescueOid);
+    }
+
     [Fact]
     public void G03_trailers_are_removed_from_messages()
     {
