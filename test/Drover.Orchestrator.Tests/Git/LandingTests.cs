@@ -221,6 +221,28 @@ public sealed class LandingTests
     }
 
     [Fact]
+    public async Task G09_a_git_that_lived_since_before_protects_its_lock()
+    {
+        using var repo = await new GitTestRepo().OpenAsync();
+        var file = Path.Combine(repo.Root, ".git/refs/heads/trunk.lock");
+        File.WriteAllText(file, "");
+        File.SetLastWriteTimeUtc(file, DateTime.UnixEpoch);
+        var fake = Path.Combine(repo.Top, "git");
+        File.Copy("/bin/sleep", fake);
+        using var git = System.Diagnostics.Process.Start(new System.Diagnostics.ProcessStartInfo(fake, ["600"]) { WorkingDirectory = repo.Root })!;
+        Assert.False(await StaleLock.TryClearAsync(repo.Repository, file, TimeProvider.System, Ct));
+        Assert.Contains($"process {git.Id}", StaleLock.Describe(repo.Repository, file), StringComparison.Ordinal);
+        git.Kill();
+        await git.WaitForExitAsync(Ct);
+        Assert.True(await StaleLock.TryClearAsync(repo.Repository, file, TimeProvider.System, Ct));
+        var users = Path.Combine(repo.Root, ".git/index.lock");
+        File.WriteAllText(users, "");
+        File.SetLastWriteTimeUtc(users, DateTime.UnixEpoch);
+        Assert.False(await StaleLock.TryClearAsync(repo.Repository, users, TimeProvider.System, Ct));
+        Assert.True(File.Exists(users));
+    }
+
+    [Fact]
     public async Task G16_planted_hooks_and_configured_programs_never_run()
     {
         using var repo = new GitTestRepo();

@@ -276,6 +276,27 @@ public sealed class WorkCommitTests
     }
 
     [Fact]
+    public async Task Global_and_repository_attributes_decide_about_line_ends()
+    {
+        using var repo = new GitTestRepo();
+        GitTestRepo.Write(repo.Home, "attributes", "*.bat text eol=crlf\n");
+        repo.Run("config", "--global", "core.attributesFile", "~/attributes");
+        GitTestRepo.Write(repo.Root, ".git/info/attributes", "*.raw -text\n");
+        repo.Run("config", "core.autocrlf", "input");
+        repo.Write("a.bat", "x\r\n");
+        repo.CommitAll("bat");
+        await repo.OpenAsync();
+        var (worktree, work) = await repo.WorkAsync("task-k3f9", p =>
+        {
+            Assert.Equal("x\r\n", File.ReadAllText(Path.Combine(p, "a.bat")));
+            GitTestRepo.Write(p, "b.raw", "x\r\n");
+        });
+        Assert.Equal("3", repo.Run("cat-file", "-s", work.Oid + ":b.raw"));
+        Assert.Equal("2", repo.Run("cat-file", "-s", work.Oid + ":a.bat"));
+        Assert.Equal("", repo.RunIn(worktree.Path, "status", "--porcelain"));
+    }
+
+    [Fact]
     public async Task File_mode_off_keeps_the_recorded_bits()
     {
         using var repo = new GitTestRepo();

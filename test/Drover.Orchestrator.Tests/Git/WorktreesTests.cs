@@ -230,6 +230,20 @@ public sealed class WorktreesTests
     }
 
     [Fact]
+    public async Task Root_may_be_elsewhere_and_behind_a_link()
+    {
+        using var repo = await new GitTestRepo().OpenAsync();
+        Directory.CreateDirectory(Path.Combine(repo.Top, "real"));
+        Directory.CreateSymbolicLink(Path.Combine(repo.Top, "linked"), Path.Combine(repo.Top, "real"));
+        var worktrees = new Worktrees(repo.Repository, TimeProvider.System, Path.Combine(repo.Top, "linked/wt"));
+        var made = await worktrees.EnsureAsync(Name, repo.Oid("trunk"), Ct);
+        Assert.Equal("", repo.RunIn(made.Path, "status", "--porcelain"));
+        Assert.True((await worktrees.EnsureAsync(Name, repo.Oid("trunk"), Ct)).Adopted);
+        await worktrees.RemoveAsync(Name, Ct);
+        AssertGone(repo, made);
+    }
+
+    [Fact]
     public async Task G13_branch_is_deleted_in_spite_of_a_stale_packed_refs_lock()
     {
         using var repo = await new GitTestRepo().OpenAsync();
