@@ -85,6 +85,9 @@ internal sealed partial class Repository
         return repository;
     }
 
+    /// <summary>The same repository asked through another client; tests give one whose git dies.</summary>
+    internal Repository With(GitClient git) => new(git, Root, CommonDirectory, HeadBranch, Settings, IsShallow, ObjectFormat);
+
     /// <summary>The user's name and address, from the environment or <c>git config</c>.</summary>
     /// <exception cref="DroverException">InvalidInput, naming the two commands.</exception>
     public GitIdentity Identity()
