@@ -155,7 +155,8 @@ internal sealed partial class Repository
     public void EnsureExcluded()
     {
         var file = Path.Combine(CommonDirectory, "info", "exclude");
-        var target = new FileInfo(file).ResolveLinkTarget(returnFinalTarget: true)?.FullName ?? file;
+        // A repository made without a template has neither the file nor its folder.
+        var target = !File.Exists(file) ? file : new FileInfo(file).ResolveLinkTarget(returnFinalTarget: true)?.FullName ?? file;
         var text = File.Exists(target) ? File.ReadAllBytes(target) : [];
         var lines = Encoding.UTF8.GetString(text).Split('\n').Select(l => l.TrimEnd('\r', ' '));
         if (lines.Any(l => l is ".drover/" or "/.drover/" or ".drover" or "/.drover"))
