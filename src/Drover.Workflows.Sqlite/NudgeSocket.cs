@@ -13,10 +13,9 @@ internal sealed class NudgeSocket : IDisposable
     // Abstract names need no file and vanish with the process. A process takes the first free slot.
     private const int Slots = 16;
 
-    private static readonly byte[] Signal = [1];
-
     private readonly string _name;
     private readonly bool[] _live = new bool[Slots];
+    private readonly byte[][] _addresses;
     private readonly Lock _sendGate = new();
     private long _probedAt = long.MinValue / 2;
     private readonly Socket? _sender;
@@ -27,6 +26,7 @@ internal sealed class NudgeSocket : IDisposable
     {
         byte[] hash = SHA256.HashData(Encoding.UTF8.GetBytes(databasePath));
         _name = $"\0drover-{Convert.ToHexStringLower(hash.AsSpan(0, 12))}-";
+        _addresses = [.. Enumerable.Range(0, Slots).Select(slot => Encoding.UTF8.GetBytes(_name + slot))];
         if (OperatingSystem.IsLinux())
             _sender = new Socket(AddressFamily.Unix, SocketType.Dgram, ProtocolType.Unspecified) { Blocking = false };
     }
@@ -46,11 +46,8 @@ internal sealed class NudgeSocket : IDisposable
             {
                 if (slot == _slot || (!probe && !_live[slot]))
                     continue;
-                // The event-args form reports a missing listener as a value, not as an exception.
-                using var send = new SocketAsyncEventArgs { RemoteEndPoint = new UnixDomainSocketEndPoint(_name + slot) };
-                send.SetBuffer(Signal, 0, 1);
-                bool pending = _sender.SendToAsync(send);
-                _live[slot] = !pending && send.SocketError is SocketError.Success or SocketError.NoBufferSpaceAvailable or SocketError.WouldBlock;
+                // Not the runtime's asynchronous form: one stopped listener with a full queue would hold up the sends to all others.
+                _live[slot] = LibC.TrySendDatagram(_sender, _addresses[slot]);
             }
         }
     }

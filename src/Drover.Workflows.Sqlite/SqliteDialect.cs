@@ -79,7 +79,8 @@ public sealed class SqliteDialect : SqlDialect
     public override SqlErrorKind Classify(Exception error) => error is not SqliteException sqlite ? SqlErrorKind.Other : sqlite.SqliteErrorCode switch
     {
         raw.SQLITE_BUSY or raw.SQLITE_LOCKED => SqlErrorKind.Transient,
-        raw.SQLITE_FULL => SqlErrorKind.DiskFull,
+        // A full volume also shows as an I/O error: the shared index that cannot grow, a quota, a sync that finds no room.
+        raw.SQLITE_FULL or raw.SQLITE_IOERR => SqlErrorKind.DiskFull,
         raw.SQLITE_CONSTRAINT when sqlite.SqliteExtendedErrorCode is raw.SQLITE_CONSTRAINT_UNIQUE or raw.SQLITE_CONSTRAINT_PRIMARYKEY
             => SqlErrorKind.UniqueViolation,
         raw.SQLITE_CONSTRAINT when sqlite.SqliteExtendedErrorCode == raw.SQLITE_CONSTRAINT_FOREIGNKEY => SqlErrorKind.ForeignKeyViolation,
@@ -151,6 +152,26 @@ public sealed class SqliteDialect : SqlDialect
     }
 
     /// <inheritdoc/>
+    protected internal override void ForgetExecutor(string executorId)
+    {
+        // Ids are never used again, so a file whose lock is free belongs to nobody.
+        if (IsExecutorDead(executorId))
+            File.Delete(LifeLockPath(executorId));
+    }
+
+    // A process that died between taking its lock and writing its row left a file that no row names.
+    private void ForgetStrays()
+    {
+        string folder = System.IO.Path.GetDirectoryName(Path)!;
+        foreach (string file in Directory.EnumerateFiles(folder, System.IO.Path.GetFileName(Path) + ".executor-*"))
+        {
+            // A young one may belong to a process that is about to lock it.
+            if (File.GetLastWriteTimeUtc(file) < TimeProvider.System.GetUtcNow().UtcDateTime.AddMinutes(-1))
+                ForgetExecutor(file[LifeLockPath("").Length..]);
+        }
+    }
+
+    /// <inheritdoc/>
     protected internal override void Nudge() => _nudges.Send();
 
     /// <inheritdoc/>
@@ -212,6 +233,7 @@ public sealed class SqliteDialect : SqlDialect
         commitLock.Take();
         try
         {
+            ForgetStrays();
             if (isNew && !OperatingSystem.IsWindows())
             {
                 // Created here so that the file is private from its first byte; SQLite gives its journals the same mode.

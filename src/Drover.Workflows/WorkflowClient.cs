@@ -93,15 +93,20 @@ public sealed class WorkflowClient : IAsyncDisposable
             ExecutorId = engine.ExecutorId,
             TimeoutMs = options?.Timeout is { } timeout ? (long)Math.Ceiling(timeout.TotalMilliseconds) : null,
         };
-        // Not cancelled by the caller's token: the row is either written or not, and the caller would not know which.
-        InsertedWorkflow inserted = await _database.InsertAsync(row).WaitAsync(cancellationToken).ConfigureAwait(false);
+        // The caller's token ends the wait only: a row that was written must run, whoever still waits for it.
+        return new WorkflowHandle<TOut>(this, await InsertAndRunAsync(engine, workflow, row).WaitAsync(cancellationToken).ConfigureAwait(false));
+    }
+
+    private async Task<string> InsertAndRunAsync(WorkflowEngine engine, WorkflowDefinition workflow, NewWorkflow row)
+    {
+        InsertedWorkflow inserted = await _database.InsertAsync(row).ConfigureAwait(false);
         if (inserted.IsOurs && inserted.State == WorkflowState.Pending)
         {
             // Only this insert's own creator token proves that there is no history to read.
-            engine.Run(workflow, new ClaimedWorkflow(row.Id, row.Name, inputs, StepRows.Format, row.Token, null, 1, inserted.DeadlineMs, 0,
+            engine.Run(workflow, new ClaimedWorkflow(row.Id, row.Name, row.Inputs, StepRows.Format, row.Token, null, 1, inserted.DeadlineMs, 0,
                 new Dictionary<int, RecordedStep>()));
         }
-        return new WorkflowHandle<TOut>(this, inserted.Id);
+        return inserted.Id;
     }
 
     /// <summary>Puts a workflow on a queue. The same id returns the same workflow.</summary>
@@ -192,7 +197,7 @@ public sealed class WorkflowClient : IAsyncDisposable
         try
         {
             T result = await _database.Writer.TransactAsync("", session =>
-                work(new WorkflowTransaction(session, _database, _json, _engine?.ApplicationVersion, sender))).WaitAsync(cancellationToken).ConfigureAwait(false);
+                work(new WorkflowTransaction(session, _database, _json, _engine?.ApplicationVersion, sender, _engine?.Services ?? EmptyServices.Instance))).WaitAsync(cancellationToken).ConfigureAwait(false);
             _engine?.Dispatcher.Wake();
             _wakeups.WakeAll();
             return result;
@@ -257,6 +262,14 @@ public sealed class WorkflowClient : IAsyncDisposable
         _nudges?.Dispose();
         await _database.DisposeAsync().ConfigureAwait(false);
     }
+}
+
+/// <summary>A client without an engine has no services.</summary>
+internal sealed class EmptyServices : IServiceProvider
+{
+    public static readonly EmptyServices Instance = new();
+
+    public object? GetService(Type serviceType) => null;
 }
 
 /// <summary>A workflow that was started or enqueued, or is known by id.</summary>

@@ -134,12 +134,28 @@ public sealed class WorkflowEngine : IAsyncDisposable
         if (_stopping)
             execution.End(ExecutionEnd.Interrupted);
         execution.Start();
-        await execution.Ended.ConfigureAwait(false);
+        ExecutionEnd end = await execution.Ended.ConfigureAwait(false);
         await execution.Drained.ConfigureAwait(false);
+        if (end == ExecutionEnd.Interrupted && !_stopping && !_lost.IsCancellationRequested)
+            await GiveBackAsync(execution).ConfigureAwait(false);
         _running.TryRemove(new KeyValuePair<string, WorkflowExecutor>(execution.Id, execution));
         Database.Writer.WatchClosely = !_running.IsEmpty || Wakeups.HasWaiters;
         Wakeups.Wake(Wakeups.Result(execution.Id));
         Dispatcher.Ended(execution);
+    }
+
+    // The database refused a record: this attempt is over, but the process lives, so the workflow must not wait for its end.
+    private async Task GiveBackAsync(WorkflowExecutor execution)
+    {
+        try
+        {
+            await Task.Delay(TimeSpan.FromSeconds(1), Time, _lost.Token).ConfigureAwait(false);
+            await Database.GiveBackAsync(execution.Id, execution.Token).ConfigureAwait(false);
+        }
+        catch (Exception e)
+        {
+            Diagnostics.Log.OutcomeLost(Logger, e, execution.Id);
+        }
     }
 
     // The database sweep is what counts; this only makes an expected end prompt.

@@ -16,11 +16,14 @@ public sealed class WorkflowTransaction
     private readonly string? _workflowId;
     private int _sends;
 
-    internal WorkflowTransaction(SqlSession session, SystemDatabase database, PortableJson json, string? version, string sender, string? workflowId = null) =>
-        (Session, _database, _json, _version, _sender, _workflowId) = (session, database, json, version, sender, workflowId);
+    internal WorkflowTransaction(SqlSession session, SystemDatabase database, PortableJson json, string? version, string sender, IServiceProvider services, string? workflowId = null) =>
+        (Session, _database, _json, _version, _sender, Services, _workflowId) = (session, database, json, version, sender, services, workflowId);
 
     /// <summary>The session, for reading and writing the program's own tables in the same database.</summary>
     public SqlSession Session { get; }
+
+    /// <summary>The program's services, as in a step.</summary>
+    public IServiceProvider Services { get; }
 
     /// <summary>Now, in milliseconds since the Unix epoch.</summary>
     public long NowMs => Session.NowMs;

@@ -84,6 +84,8 @@ internal sealed class CheckoutSync(Repository repository, TimeProvider time)
             var result = await FollowAsync(checkouts[0], target, oldOid, newOid, patience, cancellationToken).ConfigureAwait(false);
             if (result is not null && (result is not LandResult.WaitingLock || time.GetElapsedTime(start) >= patience))
                 return result;
+            if (result is null && time.GetElapsedTime(start) >= patience + TimeSpan.FromSeconds(10))
+                return new LandResult.WaitingLock(Path.Combine(checkouts[0].GitDirectory, "index"));
             await Task.Delay(TimeSpan.FromMilliseconds(50), time, cancellationToken).ConfigureAwait(false);
         }
     }

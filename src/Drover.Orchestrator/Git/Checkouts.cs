@@ -34,9 +34,25 @@ internal static class Checkouts
         return result;
     }
 
-    /// <summary>The user's checkouts that follow a branch, or that will move it when an unfinished operation ends.</summary>
+    /// <summary>
+    /// The user's checkouts that follow a branch, or that will move it when an unfinished operation ends. An attempt's worktree is
+    /// never one, whatever the agent checked out there: it must neither hold a landing nor be changed by one.
+    /// </summary>
     public static IReadOnlyList<Checkout> Of(Repository repository, string branch) =>
-        [.. Read(repository).Where(c => c.Branch == branch || c.OperationBranch == branch)];
+        [.. Read(repository).Where(c => (c.Branch == branch || c.OperationBranch == branch) && !IsAttempt(c))];
+
+    /// <summary>True for a worktree that Drover made.</summary>
+    public static bool IsAttempt(Checkout checkout) =>
+        AttemptName.Parse(Path.GetFileName(checkout.Path)) is not null && Path.GetFileName(checkout.GitDirectory).StartsWith("task-", StringComparison.Ordinal);
+
+    /// <summary>Log lines of a git directory's HEAD, oldest first: only what was done in that worktree.</summary>
+    public static IReadOnlyList<string> HeadLog(string gitDirectory) => ReadLines(Path.Combine(gitDirectory, "logs", "HEAD"));
+
+    /// <summary>Log lines of a ref, oldest first; those of a move made in a worktree are the same as in its HEAD log.</summary>
+    public static IReadOnlyList<string> RefLog(Repository repository, string name) => ReadLines(Path.Combine(repository.CommonDirectory, "logs", name));
+
+    /// <summary>The new value a log line records; null for a line that is none.</summary>
+    public static string? NewOid(string logLine) => logLine.Length > 81 && logLine[40] == ' ' ? logLine[41..81] : null;
 
     /// <summary>What HEAD of a git directory says: a branch, or a commit when detached.</summary>
     public static (string? Branch, string? Oid) Head(string gitDirectory)
@@ -86,6 +102,8 @@ internal static class Checkouts
             return ("bisect", "refs/heads/" + start);
         return (null, null);
     }
+
+    private static string[] ReadLines(string file) => File.Exists(file) ? File.ReadAllLines(file) : [];
 
     private static string? ReadLine(string file) => File.Exists(file) ? File.ReadAllText(file).TrimEnd() : null;
 }

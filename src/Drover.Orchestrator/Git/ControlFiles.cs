@@ -30,7 +30,8 @@ internal sealed partial class ControlJson : JsonSerializerContext;
 /// now, and the attempt's own <c>.git</c> file. Registrations that came or went are not a change, except this attempt's. In
 /// <c>config</c>, keys that only describe a branch and keys of <c>drover/*</c> branches do not count.</item>
 /// <item>Refs: new refs are free, except <c>refs/replace/*</c>. <c>refs/drover/**</c>, <c>refs/heads/drover/**</c>, <c>refs/remotes/**</c> and
-/// <c>refs/stash</c> are free. A branch that moved forward is free. A branch that went back, sideways or away counts, unless a
+/// <c>refs/stash</c> are free. A branch that moved forward is free, unless this worktree's HEAD log shows that the agent committed
+/// on it here (a forward <c>update-ref</c> of an agent cannot be told from a push or a commit of the user). A branch that went back, sideways or away counts, unless a
 /// user's checkout has it checked out and its own HEAD log shows that move (<c>commit --amend</c>, <c>reset</c>, <c>rebase</c>), or the branch was
 /// deleted and every commit of it is still in another ref. A tag that moved or went counts.</item>
 /// </list>
@@ -77,7 +78,7 @@ internal sealed class ControlFiles(Repository repository)
         }
         foreach (var (name, oid) in before.Refs)
         {
-            if (now.Refs.GetValueOrDefault(name) != oid && await JudgeAsync(name, oid, now.Refs.GetValueOrDefault(name), cancellationToken).ConfigureAwait(false) is { } difference)
+            if (now.Refs.GetValueOrDefault(name) != oid && await JudgeAsync(worktree, name, oid, now.Refs.GetValueOrDefault(name), cancellationToken).ConfigureAwait(false) is { } difference)
                 result.Add(difference);
         }
         foreach (var name in now.Refs.Keys.Where(n => n.StartsWith("refs/replace/", StringComparison.Ordinal) && !before.Refs.ContainsKey(n)))
@@ -89,7 +90,7 @@ internal sealed class ControlFiles(Repository repository)
     /// Puts back what <see cref="CompareAsync"/> named. Changed files are kept under <c>.drover/tampered/</c> first; refs go back by
     /// compare-and-swap from the value they have now, which stays under <c>refs/drover/tampered/</c>.
     /// </summary>
-    /// <returns>Names that could not be put back because they changed again.</returns>
+    /// <returns>Names that could not be put back: they changed again, or other work stands on them.</returns>
     public async Task<IReadOnlyList<string>> RestoreAsync(Worktree worktree, ControlCapture before, IReadOnlyList<ControlDifference> differences, TimeProvider time, CancellationToken cancellationToken)
     {
         var missed = new List<string>();
@@ -191,7 +192,7 @@ internal sealed class ControlFiles(Repository repository)
             || (key.StartsWith("branch.", StringComparison.Ordinal) && ((string[])[".description", ".vscode-merge-base", ".gh-merge-base"]).Any(e => key.EndsWith(e, StringComparison.Ordinal)));
     }
 
-    private async Task<ControlDifference?> JudgeAsync(string name, string was, string? now, CancellationToken cancellationToken)
+    private async Task<ControlDifference?> JudgeAsync(Worktree worktree, string name, string was, string? now, CancellationToken cancellationToken)
     {
         if (!name.StartsWith("refs/heads/", StringComparison.Ordinal))
             return new ControlDifference(name, $"{name} was {(now is null ? "removed" : "moved")}; it was {was}", true);
@@ -200,7 +201,9 @@ internal sealed class ControlFiles(Repository repository)
             var kept = await repository.Git.RunAsync(repository.Real, ["for-each-ref", "--count=1", "--contains", was, "refs/heads", "refs/tags", "refs/remotes"], cancellationToken).ConfigureAwait(false);
             return kept.Output.Length > 0 ? null : new ControlDifference(name, $"{name} was deleted; it was {was}", true);
         }
-        if (await repository.IsAncestorAsync(was, now, cancellationToken).ConfigureAwait(false) || IsUsersOwnMove(name, was, now))
+        if (await repository.IsAncestorAsync(was, now, cancellationToken).ConfigureAwait(false))
+            return MadeHere(worktree, name).Count == 0 ? null : new ControlDifference(name, $"{name} got commits made in {worktree.Path}", true);
+        if (IsUsersOwnMove(name, was, now))
             return null;
         return new ControlDifference(name, $"{name} was moved from {was} to {now}, which does not contain it", true);
     }
@@ -209,18 +212,19 @@ internal sealed class ControlFiles(Repository repository)
     // means the move was made there.
     private bool IsUsersOwnMove(string name, string was, string now)
     {
-        foreach (var checkout in Checkouts.Of(repository, name).Where(c => AttemptName.Parse(Path.GetFileName(c.Path)) is null))
+        foreach (var checkout in Checkouts.Of(repository, name))
         {
-            var log = Path.Combine(checkout.GitDirectory, "logs", "HEAD");
-            if (!File.Exists(log))
-                continue;
-            var lines = File.ReadLines(log).ToList();
+            var lines = Checkouts.HeadLog(checkout.GitDirectory).ToList();
             var from = lines.FindLastIndex(l => l.StartsWith(was, StringComparison.Ordinal));
-            if (from >= 0 && lines.Skip(from).Any(l => l.Length > 81 && l.AsSpan(41, 40).SequenceEqual(now)))
+            if (from >= 0 && lines.Skip(from).Any(l => Checkouts.NewOid(l) == now))
                 return true;
         }
         return false;
     }
+
+    // Commits that were put on a branch from inside the attempt's worktree: the same line is in both logs.
+    private HashSet<string> MadeHere(Worktree worktree, string name) =>
+        [.. Checkouts.HeadLog(worktree.GitDirectory).Intersect(Checkouts.RefLog(repository, name)).Select(Checkouts.NewOid).OfType<string>()];
 
     private void RestoreFile(Worktree worktree, ControlCapture before, string name)
     {
@@ -259,6 +263,13 @@ internal sealed class ControlFiles(Repository repository)
         {
             var kept = $"refs/drover/tampered/{worktree.Name.Task}/{worktree.Name.Attempt}/{now}";
             await Refs.MoveAsync(repository, kept, now, null, Refs.DefaultPatience, time, cancellationToken).ConfigureAwait(false);
+        }
+        if (now is not null && before.Refs.GetValueOrDefault(name) is { } was && await repository.IsAncestorAsync(was, now, cancellationToken).ConfigureAwait(false))
+        {
+            // Going back must not take a landing or a commit of the user with it.
+            var added = await repository.Git.RunAsync(repository.Real, ["rev-list", "--first-parent", $"{was}..{now}"], cancellationToken).ConfigureAwait(false);
+            if (!MadeHere(worktree, name).IsSupersetOf(added.Text.Split('\n')))
+                return false;
         }
         var move = await Refs.MoveAsync(repository, name, before.Refs.GetValueOrDefault(name), now, Refs.DefaultPatience, time, cancellationToken).ConfigureAwait(false);
         return move == RefMove.Moved;

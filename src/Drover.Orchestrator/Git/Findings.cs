@@ -56,7 +56,7 @@ internal static class Findings
     private static readonly string[] SecretEndings = [".pem", ".key", ".pfx", ".p12", ".jks", ".keystore", ".kdbx", ".ppk"];
 
     /// <summary>All findings that follow from the changed paths alone.</summary>
-    public static async Task<List<Finding>> JudgeAsync(Repository repository, IReadOnlyList<TreeChange> changes, int baseFiles, FindingLimits limits, CancellationToken cancellationToken)
+    public static async Task<List<Finding>> JudgeAsync(Repository repository, string root, IReadOnlyList<TreeChange> changes, int baseFiles, FindingLimits limits, CancellationToken cancellationToken)
     {
         var result = new List<Finding>();
         var deleted = changes.Where(c => c.Status == 'D').Select(c => c.Path).ToList();
@@ -68,10 +68,10 @@ internal static class Findings
         var added = present.Where(c => c.Status is 'A' or 'R');
         var secrets = Paths(added.Where(c => IsSecretName(c.Path)));
         var files = present.Where(c => c.NewMode.StartsWith("100", StringComparison.Ordinal) && c.OldOid != c.NewOid).ToList();
-        var sizes = await SizesAsync(repository, files, cancellationToken).ConfigureAwait(false);
+        var sizes = files.ConvertAll(f => SizeOf(root, f.Path));
         Add(FindingKind.LargeFile, [.. files.Where((_, i) => sizes[i] > limits.MaxFileBytes).Select(c => c.Path)],
             string.Create(CultureInfo.InvariantCulture, $"file over {limits.MaxFileBytes >> 20} MiB"));
-        var keys = await KeysAsync(repository, [.. files.Where((_, i) => sizes[i] is > 64 and < 1 << 20)], cancellationToken).ConfigureAwait(false);
+        var keys = await KeysAsync(repository, [.. files.Where((_, i) => sizes[i] is 0 or > 60 and < 1 << 20)], cancellationToken).ConfigureAwait(false);
         Add(FindingKind.Secret, [.. secrets.Union(keys).Order(StringComparer.Ordinal)], "file that looks like a key or credentials");
         Add(FindingKind.SymlinkLeavesTree, await LeavingLinksAsync(repository, present, cancellationToken).ConfigureAwait(false), "symbolic link to outside the tree");
         Add(FindingKind.Unsupported, await UnsupportedAsync(repository, present, cancellationToken).ConfigureAwait(false), "content filter or submodule, which drover does not support");
@@ -127,14 +127,8 @@ internal static class Findings
 
     private static List<string> Paths(IEnumerable<TreeChange> changes) => [.. changes.Select(c => c.Path)];
 
-    private static async Task<long[]> SizesAsync(Repository repository, List<TreeChange> files, CancellationToken cancellationToken)
-    {
-        if (files.Count == 0)
-            return [];
-        var input = Encoding.ASCII.GetBytes(string.Concat(files.Select(f => f.NewOid + "\n")));
-        var answer = await repository.Git.RunAsync(repository.Hermetic.Scope(), ["cat-file", "--batch-check=%(objectsize)"], input, cancellationToken).ConfigureAwait(false);
-        return [.. answer.Text.Split('\n').Select(l => long.TryParse(l, NumberStyles.None, CultureInfo.InvariantCulture, out var n) ? n : -1)];
-    }
+    // From the disk, which saves a process; the agent has ended and line ends change a size by a few percent only.
+    private static long SizeOf(string root, string path) => new FileInfo(Path.Combine(root, path)) is { Exists: true } file ? file.Length : 0;
 
     // A test key that the base had already is not news.
     private static async Task<List<string>> KeysAsync(Repository repository, List<TreeChange> files, CancellationToken cancellationToken)

@@ -37,32 +37,46 @@ internal static class GitOrphans
         return null;
     }
 
-    /// <summary>A process that has <paramref name="file"/> open, or a git that works on this repository; null when there is none.</summary>
-    public static int? HolderOf(string file, Repository repository)
+    /// <summary>A process that has <paramref name="file"/> open; null when there is none.</summary>
+    public static int? OpenBy(string file)
     {
         foreach (var pid in Processes())
         {
             if (Try(() => Directory.EnumerateFiles($"/proc/{pid}/fd").Any(f => new FileInfo(f).LinkTarget == file)))
                 return pid;
-            if (Try(() => File.ReadAllText($"/proc/{pid}/comm").Trim())?.StartsWith("git", StringComparison.Ordinal) != true)
+        }
+        return null;
+    }
+
+    /// <summary>Every git that works on this repository now.</summary>
+    public static IReadOnlySet<int> GitsOf(Repository repository)
+    {
+        var result = new HashSet<int>();
+        foreach (var pid in Processes())
+        {
+            if (Try(() => File.ReadAllText($"/proc/{pid}/comm"))?.StartsWith("git", StringComparison.Ordinal) != true)
                 continue;
             var at = Try(() => new DirectoryInfo($"/proc/{pid}/cwd").LinkTarget) ?? "";
             var environment = Encoding.UTF8.GetString(Try(() => File.ReadAllBytes($"/proc/{pid}/environ")) ?? []);
             var line = Encoding.UTF8.GetString(Try(() => File.ReadAllBytes($"/proc/{pid}/cmdline")) ?? []);
             if ((at + "/").StartsWith(repository.Root + "/", StringComparison.Ordinal) || environment.Contains(repository.CommonDirectory, StringComparison.Ordinal)
-                || line.Contains(repository.Root, StringComparison.Ordinal))
-                return pid;
+                || line.Contains(repository.Root, StringComparison.Ordinal) || IsLinked(repository, at))
+                result.Add(pid);
         }
-        return null;
+        return result;
     }
+
+    // A git inside a worktree that lies outside the root.
+    private static bool IsLinked(Repository repository, string folder) =>
+        Checkouts.Read(repository).Any(c => (folder + "/").StartsWith(c.Path + "/", StringComparison.Ordinal));
 
     private static int? Find(byte[] mark)
     {
         foreach (var pid in Processes())
         {
             // Processes of other users cannot be read and are not ours.
-            if (pid != Environment.ProcessId && Try(() => File.ReadAllBytes($"/proc/{pid}/environ")) is { } environment && environment.AsSpan().IndexOf(mark) >= 0
-                && Try(() => File.ReadAllText($"/proc/{pid}/comm").Trim())?.StartsWith("git", StringComparison.Ordinal) == true)
+            if (pid != Environment.ProcessId && Try(() => File.ReadAllText($"/proc/{pid}/comm"))?.StartsWith("git", StringComparison.Ordinal) == true
+                && Try(() => File.ReadAllBytes($"/proc/{pid}/environ")) is { } environment && environment.AsSpan().IndexOf(mark) >= 0)
                 return pid;
         }
         return null;

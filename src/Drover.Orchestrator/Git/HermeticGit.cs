@@ -41,6 +41,17 @@ internal sealed class HermeticGit(Repository repository)
         };
     }
 
+    /// <summary>True for a complete index file: its last 20 bytes are the checksum of the others (or zero, when git was told to skip it).</summary>
+    public static bool IsSound(string index)
+    {
+        if (!File.Exists(index) || File.ReadAllBytes(index) is not { Length: >= 32 } bytes)
+            return false;
+#pragma warning disable CA5350 // git's own checksum; nothing is protected by it
+        var sum = System.Security.Cryptography.SHA1.HashData(bytes.AsSpan(..^20));
+#pragma warning restore CA5350
+        return bytes.AsSpan(^20..).SequenceEqual(sum) || !bytes.AsSpan(^20..).ContainsAnyExcept((byte)0);
+    }
+
     /// <summary>Adds author, committer and date to a scope.</summary>
     public static GitScope As(GitScope scope, GitIdentity identity, DateTimeOffset date) => scope with
     {

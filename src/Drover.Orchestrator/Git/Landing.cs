@@ -109,20 +109,18 @@ internal sealed class Landing(Repository repository, TimeProvider time)
         var scaffold = (await Git.RunAsync(HermeticGit.As(repository.Hermetic.Scope(), identity, date), arguments, message, cancellationToken).ConfigureAwait(false)).Text;
         var turn = new ConflictTurn(workOid, tipOid, scaffold, conflict.Paths);
         var branch = await repository.ResolveAsync(name.Branch, cancellationToken).ConfigureAwait(false);
-        var index = Path.Combine(repository.Hermetic.IndexDirectory, name.Key + ".turn");
-        File.Delete(index + ".lock");
-        File.Copy(worktree.SeedIndex(repository), index, overwrite: true);
         if (branch != scaffold && branch != workOid)
             throw new DroverException(ErrorCode.Conflict, $"{name.Branch} is not at the work commit {workOid}; commit the worktree first");
         await GitOrphans.WaitGoneAsync(worktree.Path, time, cancellationToken).ConfigureAwait(false);
+        var scope = await worktree.SeededAsync(repository, "turn", workOid, cancellationToken).ConfigureAwait(false);
         GitCrash.Point("turn.intent");
         // Every byte of the folder is in the work commit, so overwriting loses nothing; untracked and ignored files stay.
-        await Git.RunAsync(repository.Hermetic.Scope(worktree.Path, index), ["read-tree", "--reset", "-u", scaffold], cancellationToken).ConfigureAwait(false);
+        await Git.RunAsync(scope, ["read-tree", "--reset", "-u", scaffold], cancellationToken).ConfigureAwait(false);
         GitCrash.Point("turn.files");
         if (branch == workOid)
             await Refs.MustMoveAsync(repository, name.Branch, scaffold, workOid, time, cancellationToken).ConfigureAwait(false);
-        File.Copy(index, worktree.SeedIndex(repository), overwrite: true);
-        File.Move(index, Path.Combine(worktree.GitDirectory, "index"), overwrite: true);
+        Posix.CopyAtomic(scope.IndexFile!, worktree.SeedIndex(repository));
+        File.Move(scope.IndexFile!, Path.Combine(worktree.GitDirectory, "index"), overwrite: true);
         return turn;
     }
 

@@ -77,6 +77,14 @@ internal static partial class Posix
         SyncFolder(Path.GetDirectoryName(path)!);
     }
 
+    /// <summary>Replaces a file by a copy of another, times included; a crash leaves the old or the new one.</summary>
+    public static void CopyAtomic(string source, string path)
+    {
+        File.Copy(source, path + ".tmp", overwrite: true);
+        File.SetLastWriteTimeUtc(path + ".tmp", File.GetLastWriteTimeUtc(source));
+        File.Move(path + ".tmp", path, overwrite: true);
+    }
+
     /// <summary>Makes renames and deletions in a folder durable.</summary>
     public static void SyncFolder(string folder)
     {
@@ -145,6 +153,10 @@ internal static partial class Posix
             catch (IOException) when (time.GetElapsedTime(start) < patience)
             {
                 await Task.Delay(TimeSpan.FromMilliseconds(5), time, cancellationToken).ConfigureAwait(false);
+            }
+            catch (UnauthorizedAccessException e)
+            {
+                throw new DroverException(ErrorCode.InvalidInput, $"{path} cannot be written; make the folder writable for this user", e);
             }
             catch (IOException e)
             {

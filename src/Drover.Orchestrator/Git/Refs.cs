@@ -77,7 +77,7 @@ internal static class Refs
         }
     }
 
-    /// <summary>The lock file that stands in a ref's way, or null.</summary>
+    /// <summary>The lock file that stands in a ref's way, or null. Moving the branch HEAD points to locks HEAD too, for its log.</summary>
     public static string? LockOf(Repository repository, string name) =>
-        ((string[])[name + ".lock", "packed-refs.lock"]).Select(f => Path.Combine(repository.CommonDirectory, f)).FirstOrDefault(File.Exists);
+        ((string[])[name + ".lock", "packed-refs.lock", "HEAD.lock"]).Select(f => Path.Combine(repository.CommonDirectory, f)).FirstOrDefault(File.Exists);
 }

@@ -5,7 +5,8 @@ namespace Drover.Orchestrator.Git;
 /// <summary>What a snapshot kept.</summary>
 /// <param name="Oid">The rescue commit; null when every byte was under a ref already.</param>
 /// <param name="NotSaved">Ignored entries above the caps.</param>
-internal sealed record Saved(string? Oid, IReadOnlyList<string> NotSaved);
+/// <param name="Unsavable">Paths git cannot take; the folder must stay.</param>
+internal sealed record Saved(string? Oid, IReadOnlyList<string> NotSaved, IReadOnlyList<string> Unsavable);
 
 /// <summary>Puts everything a worktree holds under <c>refs/drover/rescue/…</c> before anything is removed (G-10).</summary>
 internal static class Snapshot
@@ -25,13 +26,12 @@ internal static class Snapshot
         File.Delete(index);
         File.Delete(index + ".lock");
         var seed = Path.Combine(repository.Hermetic.IndexDirectory, name.Key + ".seed");
-        if (File.Exists(seed))
-            File.Copy(seed, index);
+        if (HermeticGit.IsSound(seed))
+            Posix.CopyAtomic(seed, index);
         var scope = repository.Hermetic.Scope(path, index);
-        await Staging.AddAllAsync(repository, scope, [], cancellationToken).ConfigureAwait(false);
+        var unsavable = await Staging.AddAllAsync(repository, scope, [], cancellationToken).ConfigureAwait(false);
         var tree = await TreeAsync().ConfigureAwait(false);
-        var commits = await CommitsAsync(repository, name, gitDirectory, cancellationToken).ConfigureAwait(false);
-        var held = await HeldAsync(repository, name, cancellationToken).ConfigureAwait(false);
+        var (commits, trees, held) = await KnownAsync(repository, name, gitDirectory, cancellationToken).ConfigureAwait(false);
         var (ignored, notSaved) = await IgnoredAsync(repository, scope, path, cancellationToken).ConfigureAwait(false);
         if (ignored.Count > 0)
         {
@@ -40,11 +40,10 @@ internal static class Snapshot
         }
         File.Delete(index);
         var unknown = await UnknownAsync(repository, commits, held, cancellationToken).ConfigureAwait(false);
-        var trees = await repository.ResolveAsync([.. commits.Select(c => c + "^{tree}")], cancellationToken).ConfigureAwait(false);
         if (unknown.Count == 0 && (trees.Contains(tree) || held.Any(h => h.Tree == tree)))
-            return new Saved(null, notSaved);
+            return new Saved(null, notSaved, unsavable);
         var oid = await CommitAsync(repository, name, tree, commits, held, time, cancellationToken).ConfigureAwait(false);
-        return new Saved(oid, notSaved);
+        return new Saved(oid, notSaved, unsavable);
 
         async Task<string> TreeAsync() => (await repository.Git.RunAsync(scope, ["write-tree"], cancellationToken).ConfigureAwait(false)).Text;
     }
@@ -52,8 +51,7 @@ internal static class Snapshot
     /// <summary>Saves the commits and the staged tree of a registration whose folder is gone or stays.</summary>
     public static async Task<Saved> SaveCommitsAsync(Repository repository, AttemptName name, string gitDirectory, TimeProvider time, CancellationToken cancellationToken)
     {
-        var commits = await CommitsAsync(repository, name, gitDirectory, cancellationToken).ConfigureAwait(false);
-        var held = await HeldAsync(repository, name, cancellationToken).ConfigureAwait(false);
+        var (commits, trees, held) = await KnownAsync(repository, name, gitDirectory, cancellationToken).ConfigureAwait(false);
         var index = Path.Combine(gitDirectory, "index");
         string? tree = null;
         if (File.Exists(index))
@@ -65,19 +63,18 @@ internal static class Snapshot
             tree = written.ExitCode == 0 ? written.Text : null;
             File.Delete(copy);
         }
-        var trees = await repository.ResolveAsync([.. commits.Select(c => c + "^{tree}")], cancellationToken).ConfigureAwait(false);
         var known = tree is null || trees.Contains(tree) || held.Any(h => h.Tree == tree);
         var unknown = await UnknownAsync(repository, commits, held, cancellationToken).ConfigureAwait(false);
         if (known && unknown.Count == 0)
-            return new Saved(null, []);
-        tree ??= trees.OfType<string>().First();
-        return new Saved(await CommitAsync(repository, name, tree, commits, held, time, cancellationToken).ConfigureAwait(false), []);
+            return new Saved(null, [], []);
+        tree ??= trees[0];
+        return new Saved(await CommitAsync(repository, name, tree, commits, held, time, cancellationToken).ConfigureAwait(false), [], []);
     }
 
     /// <summary>Keeps commits alive under the attempt's rescue ref.</summary>
     public static async Task AnchorAsync(Repository repository, AttemptName name, IReadOnlyList<string> commits, TimeProvider time, CancellationToken cancellationToken)
     {
-        var held = await HeldAsync(repository, name, cancellationToken).ConfigureAwait(false);
+        var (_, _, held) = await KnownAsync(repository, name, null, cancellationToken).ConfigureAwait(false);
         if ((await UnknownAsync(repository, commits, held, cancellationToken).ConfigureAwait(false)).Count == 0)
             return;
         var tree = (await repository.ResolveAsync([commits[0] + "^{tree}"], cancellationToken).ConfigureAwait(false))[0]!;
@@ -119,27 +116,15 @@ internal static class Snapshot
         return true;
     }
 
-    private static async Task<List<string>> CommitsAsync(Repository repository, AttemptName name, string? gitDirectory, CancellationToken cancellationToken)
+    // The commits this worktree stands on with their trees, and what the attempt's own refs hold; one process.
+    private static async Task<(List<string> Commits, List<string> Trees, List<(string Oid, string Tree)> Held)> KnownAsync(Repository repository, AttemptName name, string? gitDirectory, CancellationToken cancellationToken)
     {
-        var result = new List<string>();
-        if (gitDirectory is not null && Checkouts.Head(gitDirectory) is { Oid: { Length: 40 } detached }
-            && await repository.ResolveAsync(detached, cancellationToken).ConfigureAwait(false) is { } head)
-            result.Add(head);
-        if (await repository.ResolveAsync(name.Branch, cancellationToken).ConfigureAwait(false) is { } tip && !result.Contains(tip))
-            result.Add(tip);
-        return result;
-    }
-
-    private static async Task<List<(string Oid, string Tree)>> HeldAsync(Repository repository, AttemptName name, CancellationToken cancellationToken)
-    {
-        var found = await repository.ResolveAsync([name.AttemptRef + "^{commit}", name.AttemptRef + "^{tree}", name.RescueRef + "^{commit}", name.RescueRef + "^{tree}"], cancellationToken).ConfigureAwait(false);
-        var result = new List<(string, string)>();
-        for (var i = 0; i < 4; i += 2)
-        {
-            if (found[i] is { } oid && found[i + 1] is { } tree)
-                result.Add((oid, tree));
-        }
-        return result;
+        var detached = gitDirectory is not null && Checkouts.Head(gitDirectory).Oid is { Length: 40 } oid && oid.All(char.IsAsciiHexDigitLower) ? oid : name.Branch;
+        string[] names = [detached, name.Branch, name.AttemptRef, name.RescueRef];
+        var found = await repository.ResolveAsync([.. names.SelectMany(n => (string[])[n + "^{commit}", n + "^{tree}"])], cancellationToken).ConfigureAwait(false);
+        var pairs = Enumerable.Range(0, 4).Select(i => (Oid: found[2 * i], Tree: found[(2 * i) + 1])).ToList();
+        var own = pairs.Take(2).Where(p => p.Oid is not null).Distinct().ToList();
+        return ([.. own.Select(p => p.Oid!)], [.. own.Select(p => p.Tree!)], [.. pairs.Skip(2).Where(p => p.Oid is not null).Select(p => (p.Oid!, p.Tree!))]);
     }
 
     private static async Task<List<string>> UnknownAsync(Repository repository, IReadOnlyList<string> commits, List<(string Oid, string Tree)> held, CancellationToken cancellationToken)

@@ -16,28 +16,31 @@ internal static class StaleLock
         if (!IsOurPlace(repository, file) || Age(file, time) < MinimumAge)
             return false;
         var first = Identity(file);
-        if (GitOrphans.HolderOf(file, repository) is not null)
+        var suspects = GitOrphans.GitsOf(repository);
+        if (GitOrphans.OpenBy(file) is not null)
             return false;
         await Task.Delay(TimeSpan.FromSeconds(1), time, cancellationToken).ConfigureAwait(false);
         if (!File.Exists(file))
             return true;
-        if (Identity(file) != first || GitOrphans.HolderOf(file, repository) is not null)
+        // A git that came after the first look did not make this lock; without that, many short gits of agents would keep it for ever.
+        if (Identity(file) != first || GitOrphans.OpenBy(file) is not null || GitOrphans.GitsOf(repository).Overlaps(suspects))
             return false;
         File.Delete(file);
         return true;
     }
 
     /// <summary>What is known about a lock, for a person who has to wait for it.</summary>
-    public static string Describe(Repository repository, string file) => GitOrphans.HolderOf(file, repository) is { } pid
+    public static string Describe(Repository repository, string file) => (GitOrphans.OpenBy(file) ?? GitOrphans.GitsOf(repository).Cast<int?>().FirstOrDefault()) is { } pid
         ? $"{file} (process {pid})"
         : string.Create(CultureInfo.InvariantCulture, $"{file} (no process holds it)");
 
     // Refs that Drover moves and indexes of its own worktrees; the user's index.lock is never one of them. The target
-    // is any branch: the caller asks only for the one it has to move. packed-refs.lock is written by deletions of task branches.
+    // is any branch: the caller asks only for the one it has to move. packed-refs.lock is written by deletions of task branches,
+    // HEAD.lock by a move of the branch the main worktree has checked out.
     private static bool IsOurPlace(Repository repository, string file)
     {
         var relative = Path.GetRelativePath(repository.CommonDirectory, file);
-        return relative == "packed-refs.lock"
+        return relative is "packed-refs.lock" or "HEAD.lock"
             || (relative.StartsWith("refs/heads/", StringComparison.Ordinal) && relative.EndsWith(".lock", StringComparison.Ordinal))
             || (relative.StartsWith("refs/drover/", StringComparison.Ordinal) && relative.EndsWith(".lock", StringComparison.Ordinal))
             || (relative.StartsWith("worktrees/task-", StringComparison.Ordinal) && relative.EndsWith("/index.lock", StringComparison.Ordinal));

@@ -36,28 +36,29 @@ internal sealed class WorkCommit(Repository repository, TimeProvider time)
 
     /// <summary>
     /// Commits the worktree's files. The agent must have ended. Commits the agent made stay as parents. Repeating it on the
-    /// same files gives the same commit. 9 git processes when nothing is unusual.
+    /// same files gives the same commit. 8 git processes when nothing is unusual.
     /// </summary>
     public async Task<Work> CreateAsync(Worktree worktree, WorkRequest request, CancellationToken cancellationToken)
     {
         var name = worktree.Name;
-        var index = Path.Combine(repository.Hermetic.IndexDirectory, name.Key + ".work");
-        var scope = repository.Hermetic.Scope(worktree.Path, index);
         await GitOrphans.WaitGoneAsync(worktree.Path, time, cancellationToken).ConfigureAwait(false);
-        var baseFiles = await SeedAsync(worktree, scope, index, cancellationToken).ConfigureAwait(false);
+        // The index Drover wrote at checkout, not the agent's: an agent's can hide changes (assume-unchanged, skip-worktree).
+        var scope = await worktree.SeededAsync(repository, "work", worktree.BaseOid, cancellationToken).ConfigureAwait(false);
+        var index = scope.IndexFile!;
+        var baseFiles = CountEntries(index);
         var found = await RefsAsync(worktree, request, cancellationToken).ConfigureAwait(false);
         var nested = new List<string>();
         foreach (var path in await Staging.AddAllAsync(repository, scope, [], cancellationToken).ConfigureAwait(false))
             nested.Add(path);
         GitCrash.Point("work.staged");
         var (tree, changes) = await TreeAsync(scope, found.BaseTree, nested, cancellationToken).ConfigureAwait(false);
-        var findings = await Findings.JudgeAsync(repository, changes, baseFiles, request.Limits, cancellationToken).ConfigureAwait(false);
+        var findings = await Findings.JudgeAsync(repository, worktree.Path, changes, baseFiles, request.Limits, cancellationToken).ConfigureAwait(false);
         AddNested(worktree, nested, findings);
         await AddNewlyIgnoredAsync(scope, worktree.BaseOid, changes, findings, cancellationToken).ConfigureAwait(false);
         if (request.Turn is { } turn)
             await AddMarkersAsync(tree, turn, findings, cancellationToken).ConfigureAwait(false);
         var oid = await CommitAsync(worktree, request, tree, found, cancellationToken).ConfigureAwait(false);
-        File.Copy(index, worktree.SeedIndex(repository), overwrite: true);
+        Posix.CopyAtomic(index, worktree.SeedIndex(repository));
         // The agent's next turn sees its own work as committed.
         if (Checkouts.Head(worktree.GitDirectory).Branch == name.Branch && Directory.Exists(worktree.GitDirectory))
             File.Move(index, Path.Combine(worktree.GitDirectory, "index"), overwrite: true);
@@ -76,18 +77,9 @@ internal sealed class WorkCommit(Repository repository, TimeProvider time)
 
     private sealed record Found(string BaseTree, string? Attempt, string? AttemptTree, string? Branch, IReadOnlyList<string> Parents);
 
-    // The index Drover wrote at checkout, not the agent's: an agent's index can hide changes (assume-unchanged, skip-worktree).
-    private async Task<int> SeedAsync(Worktree worktree, GitScope scope, string index, CancellationToken cancellationToken)
+    // "DIRC", version, number of entries: each four bytes, big-endian.
+    private static int CountEntries(string index)
     {
-        File.Delete(index + ".lock");
-        var seed = worktree.SeedIndex(repository);
-        if (File.Exists(seed))
-            File.Copy(seed, index, overwrite: true);
-        else
-        {
-            File.Delete(index);
-            await Git.RunAsync(scope, ["read-tree", worktree.BaseOid], cancellationToken).ConfigureAwait(false);
-        }
         var header = new byte[12];
         using var file = File.OpenRead(index);
         file.ReadExactly(header);
@@ -98,7 +90,11 @@ internal sealed class WorkCommit(Repository repository, TimeProvider time)
     {
         var name = worktree.Name;
         var head = Checkouts.Head(worktree.GitDirectory);
-        var detached = head.Oid is { Length: 40 } oid && oid.All(char.IsAsciiHexDigitLower) ? oid : head.Branch is { } b && b != name.Branch ? b : null;
+        // On somebody else's branch the tip says nothing about these files, it may have moved on; what was last checked out or
+        // committed here is in this worktree's own log.
+        var detached = head.Branch == name.Branch ? null : head.Oid ?? Checkouts.HeadLog(worktree.GitDirectory).Select(Checkouts.NewOid).LastOrDefault(o => o is not null);
+        if (detached is not { Length: 40 } || !detached.All(char.IsAsciiHexDigitLower))
+            detached = null;
         var from = request.Turn?.Tip ?? worktree.BaseOid;
         var answer = await repository.ResolveAsync([from + "^{tree}", name.AttemptRef + "^{commit}", name.AttemptRef + "^{tree}",
             name.Branch + "^{commit}", (detached ?? name.Branch) + "^{commit}"], cancellationToken).ConfigureAwait(false);

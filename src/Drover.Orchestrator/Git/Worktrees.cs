@@ -13,11 +13,28 @@ internal sealed record Worktree(AttemptName Name, string Path, string GitDirecto
 {
     /// <summary>The index as Drover wrote it at checkout: trusted stat data, which an agent's own index is not.</summary>
     public string SeedIndex(Repository repository) => System.IO.Path.Combine(repository.Hermetic.IndexDirectory, Name.Key + ".seed");
+
+    /// <summary>
+    /// Makes a private index for this folder: a copy of the seed, so that only changed files are read, or without a sound one
+    /// (a power cut) an index of <paramref name="commit"/> without stat data.
+    /// </summary>
+    public async Task<GitScope> SeededAsync(Repository repository, string purpose, string commit, CancellationToken cancellationToken)
+    {
+        var index = System.IO.Path.Combine(repository.Hermetic.IndexDirectory, $"{Name.Key}.{purpose}");
+        var scope = repository.Hermetic.Scope(Path, index);
+        File.Delete(index + ".lock");
+        File.Delete(index);
+        if (HermeticGit.IsSound(SeedIndex(repository)))
+            Posix.CopyAtomic(SeedIndex(repository), index);
+        else
+            await repository.Git.RunAsync(scope, ["read-tree", commit], cancellationToken).ConfigureAwait(false);
+        return scope;
+    }
 }
 
 /// <summary>What <see cref="Worktrees.RemoveAsync"/> did.</summary>
 /// <param name="RescueOid">The commit that holds bytes found in no other ref; null when there were none.</param>
-/// <param name="QuarantinedAs">Set instead of removal when the folder holds nested repositories, whose history no ref can keep.</param>
+/// <param name="QuarantinedAs">Set instead of removal when the folder holds what no ref can keep: nested repositories, paths like <c>.GIT</c>.</param>
 /// <param name="NotSaved">Ignored entries too large to save (build output); removed with the folder.</param>
 internal sealed record WorktreeRemoval(string? RescueOid, string? QuarantinedAs, IReadOnlyList<string> NotSaved);
 
@@ -108,10 +125,17 @@ internal sealed class Worktrees(Repository repository, TimeProvider time, string
                 var saved = await Snapshot.SaveAsync(repository, name, path, registration?.GitDirectory, time, cancellationToken).ConfigureAwait(false);
                 (rescue, notSaved) = (saved.Oid, saved.NotSaved);
                 GitCrash.Point("remove.saved");
-                // One rename makes "gone" true at an instant: a half-deleted folder must never be taken for an agent's deletions.
-                Posix.CreatePrivate(Trash);
-                Directory.Move(path, Path.Combine(Trash, $"{name.Key}-{Guid.NewGuid():N}"));
-                GitCrash.Point("remove.moved");
+                if (saved.Unsavable.Count > 0)
+                {
+                    quarantined = await QuarantineAsync(name, cancellationToken).ConfigureAwait(false);
+                }
+                else
+                {
+                    // One rename makes "gone" true at an instant: a half-deleted folder must never be taken for an agent's deletions.
+                    Posix.CreatePrivate(Trash);
+                    Directory.Move(path, Path.Combine(Trash, $"{name.Key}-{Guid.NewGuid():N}"));
+                    GitCrash.Point("remove.moved");
+                }
             }
         }
         else if (registration is not null)
@@ -219,7 +243,7 @@ internal sealed class Worktrees(Repository repository, TimeProvider time, string
         foreach (var file in (string[])[index, index + ".lock"])
             File.Delete(file);
         await Git.RunAsync(repository.Hermetic.Scope(worktree.Path, index), ["read-tree", "--reset", "-u", oid], cancellationToken).ConfigureAwait(false);
-        File.Copy(index, worktree.SeedIndex(repository), overwrite: true);
+        Posix.CopyAtomic(index, worktree.SeedIndex(repository));
         File.Move(index, Path.Combine(worktree.GitDirectory, "index"), overwrite: true);
     }
 

@@ -28,7 +28,8 @@ internal sealed class GateSetup(RunServices services, int slot)
         string key = SetupCommand.KeyOf(command, folder);
         if (File.Exists(Record) && File.ReadLines(Record).FirstOrDefault() == key)
             return null;
-        File.Delete(Record);
+        if (File.Exists(Record))
+            File.Delete(Record);
         HashSet<string> before = Entries(folder);
         string token = GateDesk.NewToken(task, attempt);
         GateResult result = await services.Gates.RecordedAsync(token, task, attempt, "setup", hooks => SetupCommand.RunAsync(new GateRequest

@@ -23,7 +23,7 @@ internal static class RunFlow
         TimeSpan wait = TimeSpan.FromSeconds(1);
         for (int look = 0; look < LooksPerGeneration; look++)
         {
-            RunLook seen = await context.TransactAsync("look", tx => Look(tx, input, context.WorkflowId));
+            RunLook seen = await context.TransactAsync("look", tx => Look(tx, input, context.WorkflowId, RunServices.From(tx.Services)));
             if (seen.Outcome is { } outcome)
                 return outcome;
             wait = seen.Started > 0 ? TimeSpan.FromSeconds(1) : wait * 2 < LongestWait ? wait * 2 : LongestWait;
@@ -34,7 +34,7 @@ internal static class RunFlow
     }
 
     // One transaction: what ended abnormally is put right, free slots are filled, and the end is recorded when it has come.
-    private static RunLook Look(WorkflowTransaction tx, RunInput input, string workflowId)
+    private static RunLook Look(WorkflowTransaction tx, RunInput input, string workflowId, RunServices services)
     {
         CrashPoints.Reach("run.1");
         SqlSession db = tx.Session;
@@ -42,7 +42,7 @@ internal static class RunFlow
             return new RunLook(0, "ended", null);
         db.Execute("UPDATE {d}runs SET workflow_id = @workflow WHERE project = @project AND id = @run",
             ("@workflow", workflowId), ("@project", input.Project), ("@run", input.Run));
-        PutRight(tx, input.Project);
+        PutRight(tx, input.Project, services.Settings.ClaimTimeout);
         int active = (int)db.Number(
             "SELECT count(*) FROM {d}tasks WHERE project = @project AND status IN ('claimed', 'in_progress')", ("@project", input.Project));
         IReadOnlyList<ClaimedTask> claimed = Board.ClaimRunnable(db, input.Project, input.Run, run.Workers - active);
@@ -62,9 +62,15 @@ internal static class RunFlow
     }
 
     // A task whose workflow is gone, ended without a word, or belongs to an older protocol goes on from its rows, as the same attempt.
-    private static void PutRight(WorkflowTransaction tx, string project)
+    private static void PutRight(WorkflowTransaction tx, string project, TimeSpan claimTimeout)
     {
         SqlSession db = tx.Session;
+        foreach ((string task, int attempt) in Board.StaleClaims(db, project, (long)claimTimeout.TotalMilliseconds))
+        {
+            if (Board.FindAttempt(db, project, task, attempt) is { } stale)
+                tx.Cancel(stale.WorkflowId);
+            Board.ReleaseAttempt(db, project, task, attempt, "claim timeout");
+        }
         foreach ((string task, int attempt, string? workflow) in db.Query(
             "SELECT id, attempts, workflow_id FROM {d}tasks WHERE project = @project AND status IN ('claimed', 'in_progress') ORDER BY id",
             r => (r.GetString(0), (int)r.GetInt64(1), r.TextOrNull(2)), ("@project", project)))

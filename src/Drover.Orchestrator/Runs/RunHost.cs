@@ -167,7 +167,8 @@ public sealed class RunHost : IAsyncDisposable
             FirstEvent = tx.Session.Number("SELECT event_seq FROM {d}projects WHERE project = @project", ("@project", settings.Project));
             if (options.ResumeOnly && Board.ActiveRun(tx.Session, settings.Project) is null && !HasWork(tx.Session, settings.Project))
                 throw new DroverException(ErrorCode.NotFound, "there is nothing to resume: no unfinished run and no runnable task");
-            OpenedRun opened = Board.OpenRun(tx.Session, settings.Project, defaults, options.Given, _engine.ExecutorId);
+            RunOptions given = options.Given with { Target = options.Given.Target is null ? null : target };
+            OpenedRun opened = Board.OpenRun(tx.Session, settings.Project, defaults, given, _engine.ExecutorId);
             string workflow = opened.Run.WorkflowId;
             if (tx.Status(workflow) is not { IsEnded: false })
             {
@@ -180,6 +181,9 @@ public sealed class RunHost : IAsyncDisposable
             {
                 tx.Send(workflow, "look", Protocol.TasksTopic);
             }
+            // What was held is looked at anew: the user may have freed the checkout since.
+            tx.Session.Execute("UPDATE {d}landings SET state = 'waiting', hold_reason = NULL, hold_paths = NULL WHERE project = @project AND state = 'held'",
+                ("@project", settings.Project));
             // A candidate may have been left when the last lane ended with its process.
             if (Board.OpenCandidates(tx.Session, settings.Project, opened.Run.Target).Count > 0)
                 LandingFlow.Wake(tx, settings.Project, opened.Run.Target);
@@ -246,6 +250,7 @@ public sealed class RunHost : IAsyncDisposable
         try
         {
             await Client.Handle<string>(Run.WorkflowId).ResultAsync(either.Token).ConfigureAwait(false);
+            await CleanUpEndsAsync(either.Token).ConfigureAwait(false);
         }
         catch (OperationCanceledException)
         {
@@ -264,6 +269,21 @@ public sealed class RunHost : IAsyncDisposable
                 _ => 130,
             });
         }).ConfigureAwait(false);
+    }
+
+    // The last tasks' workflows still remove their worktrees when the run's outcome is recorded. What is not done within the
+    // bound is done by the next start.
+    private async Task CleanUpEndsAsync(CancellationToken cancellationToken)
+    {
+        long began = _services.Time.GetTimestamp();
+        using var timer = new PeriodicTimer(TimeSpan.FromMilliseconds(20), _services.Time);
+        string queue = Protocol.TaskQueue(_services.Project, 1).Name;
+        while (_services.Time.GetElapsedTime(began) < TimeSpan.FromSeconds(20) && await Client.ReadAsync(db => db.Number("""
+            SELECT EXISTS (SELECT 1 FROM {p}workflow_status WHERE queue_name = @queue AND status IN ('ENQUEUED', 'PENDING'))
+            """, ("@queue", queue)), cancellationToken).ConfigureAwait(false) != 0)
+        {
+            await timer.WaitForNextTickAsync(cancellationToken).ConfigureAwait(false);
+        }
     }
 
     /// <summary>First interrupt: nothing new is started; what runs goes on to its end. Returns how many tasks run.</summary>

@@ -24,9 +24,7 @@ internal static class TaskFlow
         try
         {
             string end = await AttemptAsync(context, input);
-            if (end is "landed" or "no-op" or "failed" or "gone")
-                await StepAsync(context, 11, "clean-up", (steps, ct) => steps.CleanUpAsync(input, ct));
-            return end;
+            return end is "landed" or "no-op" or "failed" or "gone" ? await CleanUpAsync(context, input, end) : end;
         }
         catch (StepFailedException e)
         {
@@ -41,6 +39,20 @@ internal static class TaskFlow
                     Board.FailAttempt(tx.Session, input.Project, input.Task, input.Attempt, FailureKind.Environment, reason, input.MaxAttempts);
                 return Tell(tx, input, full ? "released" : "failed");
             });
+        }
+    }
+
+    // What cannot be removed now is removed by the next start; the task's outcome stands.
+    private static async Task<string> CleanUpAsync(WorkflowContext context, TaskInput input, string end)
+    {
+        try
+        {
+            await StepAsync(context, 11, "clean-up", (steps, ct) => steps.CleanUpAsync(input, ct));
+            return end;
+        }
+        catch (StepFailedException e)
+        {
+            return $"{end}, not cleaned up: {e.Message}";
         }
     }
 

@@ -168,7 +168,9 @@ internal sealed class TaskSteps(RunServices services)
         if (task is { Attempts: var now, Status: StoredStatus.Claimed or StoredStatus.InProgress or StoredStatus.Paused or StoredStatus.Open, Continues: not null } && now == input.Attempt)
             return false;
         await services.Worktrees.RemoveAsync(Name(input), cancellationToken).ConfigureAwait(false);
-        File.Delete(services.State("setup", Name(input).Key));
+        string setup = services.State("setup", Name(input).Key);
+        if (File.Exists(setup))
+            File.Delete(setup);
         return true;
     }
 

@@ -5,7 +5,7 @@ namespace Drover.Workflows.Diagnostics;
 /// <summary>Every message the engine logs, generated.</summary>
 internal static partial class Log
 {
-    [LoggerMessage(1, LogLevel.Error, "the volume that holds {Location} is full: nothing is acknowledged until space returns")]
+    [LoggerMessage(1, LogLevel.Error, "the volume that holds {Location} is full or fails: nothing is acknowledged until space returns")]
     public static partial void DatabaseFull(ILogger log, string location);
 
     [LoggerMessage(2, LogLevel.Warning, "workflow {WorkflowId} is now owned by another execution; this one stops and waits for its outcome")]
@@ -28,4 +28,7 @@ internal static partial class Log
 
     [LoggerMessage(8, LogLevel.Critical, "this executor lost its lease; its work is stopped")]
     public static partial void LeaseLost(ILogger log);
+
+    [LoggerMessage(9, LogLevel.Warning, "step {Step} of workflow {WorkflowId} failed in attempt {Attempt} and is tried again: {Error}")]
+    public static partial void StepRetried(ILogger log, string step, string workflowId, int attempt, string error);
 }

@@ -67,7 +67,10 @@ internal sealed class ExecutorLease : IAsyncDisposable
         if (taken > 0)
             Log.TookOver(_log, taken, other.Id);
         if (_database.Dialect.IsExecutorDead(other.Id))
+        {
             await _database.RemoveExecutorAsync(other.Id).ConfigureAwait(false);
+            _database.Dialect.ForgetExecutor(other.Id);
+        }
         return taken;
     }
 
@@ -75,9 +78,9 @@ internal sealed class ExecutorLease : IAsyncDisposable
 
     private async Task BeatAsync()
     {
-        try
+        while (true)
         {
-            while (true)
+            try
             {
                 await Task.Delay(_options.Lease / 3, _options.Time, _stop.Token).ConfigureAwait(false);
                 if (await _database.HeartbeatAsync(_self.Id, _token, LeaseMs).ConfigureAwait(false))
@@ -86,18 +89,20 @@ internal sealed class ExecutorLease : IAsyncDisposable
                 _onLost();
                 return;
             }
-        }
-        catch (OperationCanceledException)
-        {
-        }
-        catch (DroverException e) when (e.Code == ErrorCode.Unavailable)
-        {
-            // The writer stopped first.
-        }
-        catch (Exception e)
-        {
-            Log.LoopFailed(_log, e, "heartbeat");
-            _onLost();
+            catch (OperationCanceledException)
+            {
+                return;
+            }
+            catch (DroverException e) when (e.Code == ErrorCode.Unavailable)
+            {
+                // The writer stopped first.
+                return;
+            }
+            catch (Exception e)
+            {
+                // An error of the database says nothing about the lease: only the row can say that it is lost.
+                Log.LoopFailed(_log, e, "heartbeat");
+            }
         }
     }
 

@@ -31,6 +31,8 @@ internal sealed class QueueDispatcher : IAsyncDisposable
     /// <summary>Looks for work soon.</summary>
     public void Wake()
     {
+        if (_signal.CurrentCount > 0)
+            return;
         try
         {
             _signal.Release();
@@ -119,7 +121,7 @@ internal sealed class QueueDispatcher : IAsyncDisposable
                 if (room <= 0 || !await HasWorkAsync(queue.Name).ConfigureAwait(false))
                     break;
                 List<ClaimedWorkflow> claimed = await _engine.Database.ClaimAsync(
-                    queue.Name, queue.Concurrency, room, _engine.ExecutorId, _engine.ApplicationVersion).ConfigureAwait(false);
+                    queue.Name, queue.Concurrency, room, _engine.ExecutorId, _engine.ApplicationVersion, _engine.Registry.Keys).ConfigureAwait(false);
                 foreach (ClaimedWorkflow workflow in claimed)
                     await DispatchAsync(workflow).ConfigureAwait(false);
                 // Only a claim that filled its room may have left more behind.

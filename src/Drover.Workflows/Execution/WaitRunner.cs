@@ -34,7 +34,7 @@ internal static class WaitRunner
             {
                 if (!await DelayAsync(execution, TimeSpan.FromMilliseconds(left)).ConfigureAwait(false))
                     return;
-                await execution.Database.EndWaitAsync(execution.Id).ConfigureAwait(false);
+                await execution.Database.EndWaitAsync(execution.Id, execution.Token).ConfigureAwait(false);
             }
             if (recorded is not null && left <= 0)
                 execution.DeliverRecordedLate(checkpoint);

@@ -303,13 +303,26 @@ internal sealed class WorkflowExecutor : SynchronizationContext
                 return;
             _end = reason;
         }
-        _cancel.Cancel();
+        _ = CancelStepsAsync();
         if (reason != ExecutionEnd.Interrupted)
         {
             // The body unwinds: every result it still waits for is replaced by the reason. It can record nothing more.
             Post(static self => ((WorkflowExecutor)self!).RefuseOutstanding(), this);
         }
         Finished(reason);
+    }
+
+    // Callbacks that step bodies registered run on the pool, and what they throw is theirs: it must not keep the execution from ending.
+    private async Task CancelStepsAsync()
+    {
+        try
+        {
+            await _cancel.CancelAsync().ConfigureAwait(false);
+        }
+        catch (AggregateException e)
+        {
+            Log.LoopFailed(Engine.Logger, e, "cancellation");
+        }
     }
 
     private void RefuseOutstanding()
@@ -349,7 +362,7 @@ internal sealed class WorkflowExecutor : SynchronizationContext
         ExecutionEnd end;
         try
         {
-            RecordFate fate = await Database.CompleteAsync(Id, Token, ToOutcome(body)).ConfigureAwait(false);
+            RecordFate fate = await CompleteAsync(ToOutcome(body)).ConfigureAwait(false);
             end = fate switch
             {
                 RecordFate.Done => ExecutionEnd.Completed,
@@ -366,6 +379,19 @@ internal sealed class WorkflowExecutor : SynchronizationContext
         _end = end;
         Finished(end);
         CrashPoints.Reach("executor.9");
+    }
+
+    // A successor that cannot be created (its id belongs to another workflow) fails the workflow: trying again would not help.
+    private async Task<RecordFate> CompleteAsync(Outcome outcome)
+    {
+        try
+        {
+            return await Database.CompleteAsync(Id, Token, outcome).ConfigureAwait(false);
+        }
+        catch (DroverException e) when (outcome.Successor is not null && e.Code is ErrorCode.Conflict or ErrorCode.Deduplicated)
+        {
+            return await Database.CompleteAsync(Id, Token, new Outcome(null, PortableJson.WriteError(e))).ConfigureAwait(false);
+        }
     }
 
     private Outcome ToOutcome(Task<string> body)

@@ -14,10 +14,11 @@ internal sealed class CheckpointWriter : IAsyncDisposable
     private const int MaxBatch = 256;
     private const int BusyPollMs = 20;
     private const int IdlePollMs = 250;
+    private const int GatherMs = 1;
     private static readonly TimeSpan TransactionLimit = TimeSpan.FromSeconds(5);
 
-    [ThreadStatic]
-    private static bool t_inTransaction;
+    // Flows into tasks that the work starts, so that waiting for an engine call there is refused instead of deadlocking the writer.
+    private static readonly AsyncLocal<OpenTransaction?> Transaction = new();
 
     private readonly SqlDialect _dialect;
     private readonly TimeProvider _time;
@@ -25,11 +26,9 @@ internal sealed class CheckpointWriter : IAsyncDisposable
     private readonly Thread _thread;
     private readonly object _gate = new();
     private readonly TaskCompletionSource _stopped = new(TaskCreationOptions.RunContinuationsAsynchronously);
-    private readonly ManualResetEventSlim _gathered = new(true, spinCount: 50);
     private List<WriteRecord> _inbox = [];
     private List<WriteRecord> _spare = [];
     private bool _stopping;
-    private int _slicesOpen;
     private Exception? _openFailure;
     private Action? _foreignCommit;
 
@@ -62,7 +61,7 @@ internal sealed class CheckpointWriter : IAsyncDisposable
     /// <summary>Hands a record over. It completes after its commit, on the thread pool.</summary>
     public void Append(WriteRecord record)
     {
-        if (t_inTransaction)
+        if (Transaction.Value is { Closed: false })
             throw new DroverException(ErrorCode.IllegalCall, "engine calls inside a transaction go through its handle (tx.Enqueue, tx.Send, …)");
         lock (_gate)
         {
@@ -94,7 +93,8 @@ internal sealed class CheckpointWriter : IAsyncDisposable
         var record = new UnitRecord<T>(key, session =>
         {
             long started = _time.GetTimestamp();
-            t_inTransaction = true;
+            var open = new OpenTransaction();
+            Transaction.Value = open;
             try
             {
                 T result = work(session);
@@ -107,7 +107,8 @@ internal sealed class CheckpointWriter : IAsyncDisposable
             }
             finally
             {
-                t_inTransaction = false;
+                open.Closed = true;
+                Transaction.Value = null;
             }
         }, exclusive: true) { Nudges = true };
         Append(record);
@@ -133,7 +134,7 @@ internal sealed class CheckpointWriter : IAsyncDisposable
             while (Take(session) is { } batch)
             {
                 CrashPoints.Reach("writer.1");
-                Commit(session, batch);
+                CommitOrFail(session, batch);
                 Acknowledge(batch);
                 CrashPoints.Reach("writer.5");
                 batch.Clear();
@@ -174,8 +175,22 @@ internal sealed class CheckpointWriter : IAsyncDisposable
                     return null;
                 signal = _foreignCommit;
             }
-            if (signal is not null && session.ForeignCommitSeen())
+            if (signal is not null)
+                Look(session, signal);
+        }
+    }
+
+    // The look is a convenience: when it fails, the next batch meets the same trouble and reports it to whoever waits.
+    private void Look(WriterSession session, Action signal)
+    {
+        try
+        {
+            if (session.ForeignCommitSeen())
                 signal();
+        }
+        catch (Exception e)
+        {
+            Log.LoopFailed(_log, e, "foreign commit");
         }
     }
 
@@ -202,6 +217,21 @@ internal sealed class CheckpointWriter : IAsyncDisposable
         return taken;
     }
 
+    // Nothing may end the writer's thread: an error that even undoing cannot survive is the answer to everybody in the batch.
+    private void CommitOrFail(WriterSession session, List<WriteRecord> batch)
+    {
+        try
+        {
+            Commit(session, batch);
+        }
+        catch (Exception e)
+        {
+            Log.LoopFailed(_log, e, "writer");
+            foreach (WriteRecord record in batch)
+                record.Failure ??= e;
+        }
+    }
+
     // An error of one record never touches its neighbours; an unknown commit is run again, and records recognise their own rows.
     private void Commit(WriterSession session, List<WriteRecord> batch)
     {
@@ -212,7 +242,7 @@ internal sealed class CheckpointWriter : IAsyncDisposable
                 session.Begin();
                 CrashPoints.Reach("writer.2");
                 foreach (WriteRecord record in batch)
-                    ApplyOne(session, record);
+                    ApplyOne(session, record, alone: batch.Count == 1);
                 CrashPoints.Reach("writer.3");
                 session.Commit();
                 CrashPoints.Reach("writer.4");
@@ -243,10 +273,11 @@ internal sealed class CheckpointWriter : IAsyncDisposable
         }
     }
 
-    private void ApplyOne(WriterSession session, WriteRecord record)
+    private void ApplyOne(WriterSession session, WriteRecord record, bool alone)
     {
         record.Failure = null;
-        if (!record.NeedsSavepoint)
+        // Alone it has the whole transaction to undo.
+        if (alone || !record.NeedsSavepoint)
         {
             record.Apply(session);
             return;
@@ -274,31 +305,62 @@ internal sealed class CheckpointWriter : IAsyncDisposable
         }
     }
 
-    // User code never runs on the writer: continuations go to the pool as at most two slices. The writer then waits, bounded,
-    // until they have run; without it batches settle at half the callers, because half of them missed the last one.
+    // User code never runs on the writer: continuations go to the pool. The writer then waits, bounded, until they have run;
+    // without it batches settle at half the callers, because half of them missed the last one.
     private void Acknowledge(List<WriteRecord> batch)
     {
         bool nudge = false;
         foreach (WriteRecord record in batch)
             nudge |= record.Nudges;
-        int half = batch.Count > 4 ? batch.Count / 2 : batch.Count;
-        WriteRecord[] done = [.. batch];
-        _slicesOpen = half < done.Length ? 2 : 1;
-        _gathered.Reset();
-        ThreadPool.UnsafeQueueUserWorkItem(s => s.Writer.CompleteAndSignal(s.Done, 0, s.Half), (Writer: this, Done: done, Half: half), preferLocal: false);
-        if (half < done.Length)
-            ThreadPool.UnsafeQueueUserWorkItem(s => s.Writer.CompleteAndSignal(s.Done, s.Half, s.Done.Length), (Writer: this, Done: done, Half: half), preferLocal: false);
+        if (batch.Count <= 4)
+        {
+            foreach (WriteRecord record in batch)
+                ThreadPool.UnsafeQueueUserWorkItem(static r => r.Complete(), record, preferLocal: false);
+            if (nudge)
+                _dialect.Nudge();
+            return;
+        }
+        var gathering = new Gathering([.. batch]);
+        ThreadPool.UnsafeQueueUserWorkItem(static g => g.Drain(), gathering, preferLocal: false);
+        ThreadPool.UnsafeQueueUserWorkItem(static g => g.Drain(), gathering, preferLocal: false);
         if (nudge)
             _dialect.Nudge();
-        if (done.Length > 4)
-            _gathered.Wait(1);
+        gathering.Wait();
     }
 
-    private void CompleteAndSignal(WriteRecord[] records, int from, int to)
+    // The acknowledgements of one batch, taken one by one by two pool threads. A continuation may block its thread (a step body
+    // that never yields): after the bound every record that is left gets a work item of its own, so none waits for another.
+    private sealed class Gathering(WriteRecord[] records)
     {
-        CompleteSlice(records, from, to);
-        if (Interlocked.Decrement(ref _slicesOpen) == 0)
-            _gathered.Set();
+        private readonly ManualResetEventSlim _done = new(false, spinCount: 100);
+        private int _next = -1;
+        private int _left = records.Length;
+
+        public void Drain()
+        {
+            for (int i; (i = Interlocked.Increment(ref _next)) < records.Length;)
+                CompleteOne(i);
+        }
+
+        public void Wait()
+        {
+            if (_done.Wait(GatherMs))
+                return;
+            for (int i; (i = Interlocked.Increment(ref _next)) < records.Length;)
+                ThreadPool.UnsafeQueueUserWorkItem(static w => w.Gathering.CompleteOne(w.Index), (Gathering: this, Index: i), preferLocal: false);
+        }
+
+        private void CompleteOne(int index)
+        {
+            records[index].Complete();
+            if (Interlocked.Decrement(ref _left) == 0)
+                _done.Set();
+        }
+    }
+
+    private sealed class OpenTransaction
+    {
+        public volatile bool Closed;
     }
 
     private static void CompleteSlice(IReadOnlyList<WriteRecord> records, int from, int to)
@@ -316,6 +378,5 @@ internal sealed class CheckpointWriter : IAsyncDisposable
             Monitor.PulseAll(_gate);
         }
         await _stopped.Task.ConfigureAwait(false);
-        _gathered.Dispose();
     }
 }

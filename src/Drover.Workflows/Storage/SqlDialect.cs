@@ -81,6 +81,9 @@ public abstract class SqlDialect : IAsyncDisposable
     /// <summary>True when the holder of the executor's life lock is proved dead.</summary>
     protected internal abstract bool IsExecutorDead(string executorId);
 
+    /// <summary>Removes what <see cref="TryLockExecutor"/> of a dead executor left behind.</summary>
+    protected internal abstract void ForgetExecutor(string executorId);
+
     /// <summary>Tells the other processes that use this database that something was committed; a hint, never a promise.</summary>
     protected internal abstract void Nudge();
 

@@ -33,6 +33,10 @@ internal sealed partial class SystemDatabase
         WHERE id = @id AND token = @token AND taken_over_by IS NULL
         """, ("@lease", leaseMs), ("@id", executorId), ("@token", token)) == 1);
 
+    /// <summary>False when the executor was taken over: nothing may begin under its name any more, because nobody would recover it.</summary>
+    private static bool IsLive(SqlSession session, string executorId) => session.Number(
+        "SELECT count(*) FROM {d}executors WHERE id = @id AND taken_over_by IS NULL", ("@id", executorId)) == 1;
+
     public Task RemoveExecutorAsync(string executorId) => Writer.WriteAsync("", session =>
         session.Execute("DELETE FROM {d}executors WHERE id = @id", ("@id", executorId)));
 
@@ -66,6 +70,9 @@ internal sealed partial class SystemDatabase
 
     private static void CountRecovery(SqlSession session, string workflowId)
     {
+        // Whoever waits for a time or a message makes no progress by nature; a crash is not its fault.
+        if (session.Number("SELECT count(*) FROM {d}waits WHERE workflow_uuid = @id", ("@id", workflowId)) > 0)
+            return;
         long rows = session.Number("SELECT count(*) FROM {p}operation_outputs WHERE workflow_uuid = @id", ("@id", workflowId));
         session.Execute("""
             INSERT INTO {d}executions AS e (workflow_uuid, recorded_rows, stalled_recoveries, recovered_at) VALUES (@id, @rows, 1, {now})

@@ -41,13 +41,24 @@ internal sealed partial class SystemDatabase
             if (session.Number("SELECT count(*) FROM {p}workflow_status WHERE workflow_uuid = @id", ("@id", id)) == 0)
                 throw new DroverException(ErrorCode.NotFound, $"there is no workflow {id}");
         }
-        return session.Query($$"""
+        List<string> changed = session.Query($$"""
             UPDATE {p}workflow_status SET status = 'ENQUEUED', owner_xid = NULL, queue_name = @queue, recovery_attempts = 0,
                 workflow_deadline_epoch_ms = NULL, deduplication_id = NULL, started_at_epoch_ms = NULL, completed_at = NULL, updated_at = {now}
             WHERE {{session.Dialect.InList("workflow_uuid", "@ids")}} AND status NOT IN ('SUCCESS', 'ERROR')
             RETURNING workflow_uuid
             """, r => r.GetString(0), ("@queue", queue ?? InternalQueue), ("@ids", session.Dialect.ListValue(ids)));
+        // Both tests of poison begin again: a person has looked at it.
+        foreach (string id in changed)
+            session.Execute("DELETE FROM {d}executions WHERE workflow_uuid = @id", ("@id", id));
+        return changed;
     }, nudges: true);
+
+    /// <summary>Puts a workflow whose execution was interrupted in a living process back where the next claim finds it.</summary>
+    public Task<bool> GiveBackAsync(string workflowId, string token) => Writer.WriteAsync(workflowId, session => session.Execute("""
+        UPDATE {p}workflow_status SET status = 'ENQUEUED', owner_xid = NULL, started_at_epoch_ms = NULL, updated_at = {now},
+            queue_name = COALESCE(queue_name, @internal)
+        WHERE workflow_uuid = @id AND status = 'PENDING' AND owner_xid = @token
+        """, ("@internal", InternalQueue), ("@id", workflowId), ("@token", token)) == 1, nudges: true);
 
     public Task DeadLetterAsync(string workflowId, string token) => Writer.WriteAsync(workflowId, session => session.Execute("""
         UPDATE {p}workflow_status SET status = 'MAX_RECOVERY_ATTEMPTS_EXCEEDED', owner_xid = NULL, deduplication_id = NULL,

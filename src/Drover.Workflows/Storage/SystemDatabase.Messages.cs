@@ -15,10 +15,16 @@ internal sealed partial class SystemDatabase
             throw new DroverException(ErrorCode.NotFound, $"there is no workflow {destination} to send to");
         session.Execute("""
             INSERT INTO {p}notifications (message_uuid, destination_uuid, topic, message, created_at_epoch_ms, serialization, consumed)
-            VALUES (@message_id, @destination, @topic, @message, {now}, 'portable_json', 0)
+            VALUES (@message_id, @destination, @topic, @message, @at, 'portable_json', 0)
             ON CONFLICT (message_uuid) DO NOTHING
-            """, ("@message_id", messageId), ("@destination", destination), ("@topic", topic ?? NullTopic), ("@message", message));
+            """, ("@message_id", messageId), ("@destination", destination), ("@topic", topic ?? NullTopic), ("@message", message),
+            ("@at", Math.Max(session.NowMs, 1 + LastWaiting(session, destination, topic))));
     }
+
+    // The time is the order of delivery: within one millisecond, and after a clock that went back, it must still grow.
+    private static long LastWaiting(SqlSession session, string destination, string? topic) => session.Number(
+        "SELECT MAX(created_at_epoch_ms) FROM {p}notifications WHERE destination_uuid = @destination AND topic = @topic AND consumed = 0",
+        ("@destination", destination), ("@topic", topic ?? NullTopic));
 
     /// <summary>A send from a body: the message and the step's row commit together, under the fence.</summary>
     public Task<RecordFate> SendStepAsync(string workflowId, string token, StepRecord step, string destination, string? topic, string message, string messageId) =>
@@ -83,9 +89,11 @@ internal sealed partial class SystemDatabase
         return fate;
     });
 
-    public Task EndWaitAsync(string workflowId) => Writer.WriteAsync(workflowId, session =>
+    /// <summary>Forgets the wait, when this execution still owns the workflow.</summary>
+    public Task EndWaitAsync(string workflowId, string token) => Writer.WriteAsync(workflowId, session =>
     {
-        ForgetWaits(session, [workflowId]);
+        if (StepRows.Fence(session, workflowId, token) == RecordFate.Done)
+            ForgetWaits(session, [workflowId]);
         return true;
     });
 

@@ -73,6 +73,8 @@ internal sealed partial class SystemDatabase
             }
         }
 
+        if (workflow.ExecutorId is { } executor && !IsLive(session, executor))
+            throw new DroverException(ErrorCode.Unavailable, "this executor has stopped or was taken over: it can start nothing more");
         string status = workflow.QueueName is null ? "PENDING" : workflow.DelayMs > 0 ? "DELAYED" : "ENQUEUED";
         int rows = session.Execute(InsertStatusSql,
             ("@id", workflow.Id), ("@status", status), ("@name", workflow.Name), ("@executor", workflow.ExecutorId),
@@ -102,13 +104,17 @@ internal sealed partial class SystemDatabase
     }
 
     /// <summary>Claims up to <paramref name="room"/> workflows of a queue for this executor, with their inputs and histories.</summary>
-    public Task<List<ClaimedWorkflow>> ClaimAsync(string queue, int? globalConcurrency, int room, string executorId, string version)
+    /// <remarks>Only of the given names: the others wait for a program that has their body.</remarks>
+    public Task<List<ClaimedWorkflow>> ClaimAsync(
+        string queue, int? globalConcurrency, int room, string executorId, string version, IReadOnlyCollection<string> names)
     {
         string token = NewToken();
-        return Writer.WriteAsync("", session => Claim(session, queue, globalConcurrency, room, executorId, version, token));
+        return Writer.WriteAsync("", session => IsLive(session, executorId)
+            ? Claim(session, queue, globalConcurrency, room, executorId, version, names, token) : []);
     }
 
-    private List<ClaimedWorkflow> Claim(SqlSession session, string queue, int? globalConcurrency, int room, string executorId, string version, string token)
+    private List<ClaimedWorkflow> Claim(SqlSession session, string queue, int? globalConcurrency, int room, string executorId, string version,
+        IReadOnlyCollection<string> names, string token)
     {
         if (globalConcurrency is { } limit)
         {
@@ -126,8 +132,9 @@ internal sealed partial class SystemDatabase
             ORDER BY version_timestamp DESC LIMIT 1
             """, ("@app", ApplicationName));
         bool isLatest = latest is null || latest == version;
-        List<(string Id, long Priority, long CreatedAt, ClaimedWorkflow Row)> claimed = session.Query(ClaimSql, ReadClaim(token),
-            ("@queue", queue), ("@version", version), ("@latest", isLatest ? 1L : 0L), ("@app", ApplicationName), ("@room", (long)room),
+        List<(string Id, long Priority, long CreatedAt, ClaimedWorkflow Row)> claimed = session.Query(
+            ClaimSql.Replace("{names}", session.Dialect.InList("name", "@names"), StringComparison.Ordinal), ReadClaim(token),
+            ("@names", session.Dialect.ListValue(names)), ("@queue", queue), ("@version", version), ("@latest", isLatest ? 1L : 0L), ("@app", ApplicationName), ("@room", (long)room),
             ("@executor", executorId), ("@token", token));
         if (claimed.Count == 0)
             return [];
@@ -154,7 +161,7 @@ internal sealed partial class SystemDatabase
         WITH picked AS MATERIALIZED (
             SELECT workflow_uuid FROM {p}workflow_status
             WHERE queue_name = @queue AND status = 'ENQUEUED' AND (application_version = @version OR (application_version IS NULL AND @latest = 1))
-                AND (application_name = @app OR application_name IS NULL OR @app IS NULL)
+                AND (application_name = @app OR application_name IS NULL OR @app IS NULL) AND {names}
             ORDER BY priority, created_at, workflow_uuid LIMIT @room {skiplocked})
         UPDATE {p}workflow_status SET status = 'PENDING', owner_xid = @token, executor_id = @executor, application_version = @version,
             started_at_epoch_ms = {now}, updated_at = {now}, rate_limited = 0, application_name = COALESCE(application_name, @app),

@@ -333,6 +333,7 @@ public sealed class CheckoutSyncTests
         await repo.OpenAsync();
         repo.Write("mine.txt", "mine\n");
         var start = repo.Oid("trunk");
+        var (killed, halfDone) = (0, 0);
         for (var round = 0; round < 12; round++)
         {
             var (worktree, work) = await repo.WorkAsync($"task-r{round}", p =>
@@ -346,25 +347,27 @@ public sealed class CheckoutSyncTests
             File.WriteAllText(wrapper, $"#!/bin/sh\nexec timeout --foreground -s KILL 0.00{2 + (round % 6)} /usr/bin/git \"$@\"\n");
             File.SetUnixFileMode(wrapper, (UnixFileMode)0b111_101_101);
             var dying = await Repository.OpenAsync(repo.Client(), repo.Root, Ct);
-            var killed = dying.With(repo.Client(wrapper));
+            var doomed = dying.With(repo.Client(wrapper));
             for (var k = 0; k < 4; k++)
             {
                 try
                 {
-                    await new CheckoutSync(killed, TimeProvider.System).LandAsync("refs/heads/trunk", old, @new, TimeSpan.Zero, Ct);
+                    await new CheckoutSync(doomed, TimeProvider.System).LandAsync("refs/heads/trunk", old, @new, TimeSpan.Zero, Ct);
                 }
                 catch (Drover.Workflows.DroverException)
                 {
-                    // The killed git is the point.
+                    killed++;
                 }
             }
-            foreach (var file in Directory.EnumerateFiles(Path.Combine(repo.Root, ".git/refs/heads"), "*.lock"))
+            halfDone += File.Exists(Path.Combine(repo.Root, ".drover/checkout-sync.json")) ? 1 : 0;
+            foreach (var file in Directory.EnumerateFiles(Path.Combine(repo.Root, ".git"), "*.lock", SearchOption.AllDirectories).Where(f => Path.GetFileName(f) != "index.lock"))
                 File.SetLastWriteTimeUtc(file, DateTime.UnixEpoch);
             Assert.IsType<LandResult.Landed>(await repo.LandAsync(old, @new));
             Assert.Equal("?? mine.txt", repo.Run("status", "--porcelain"));
             Assert.Equal(@new, repo.Oid("trunk"));
             AssertTidy(repo);
         }
+        TestContext.Current.TestOutputHelper?.WriteLine($"{killed} landings ended by a killed git, {halfDone} left half done");
         Assert.Equal("12", repo.Run("rev-list", "--count", "--first-parent", start + "..trunk"));
         Assert.Equal("", repo.Run("fsck", "--no-dangling", "--no-progress"));
     }

@@ -113,6 +113,26 @@ public sealed class ControlFilesTests
     }
 
     [Fact]
+    public async Task G18_commits_an_agent_made_on_the_target_are_taken_back_unless_others_stand_on_them()
+    {
+        using var repo = await new GitTestRepo().OpenAsync();
+        repo.Run("checkout", "-q", "-b", "mine");
+        var (control, worktree, before) = await BeginAsync(repo);
+        var tip = repo.Oid("trunk");
+        repo.RunIn(worktree.Path, "checkout", "-q", "trunk");
+        repo.RunIn(worktree.Path, "commit", "-q", "--allow-empty", "-m", "past the gate");
+        var found = await control.CompareAsync(worktree, before, Ct);
+        Assert.Equal(["refs/heads/trunk"], found.Select(d => d.Name));
+        Assert.Empty(await control.RestoreAsync(worktree, before, found, TimeProvider.System, Ct));
+        Assert.Equal(tip, repo.Oid("trunk"));
+        repo.RunIn(worktree.Path, "commit", "-q", "--allow-empty", "-m", "past the gate again");
+        await repo.LandTaskAsync("task-other", p => GitTestRepo.Write(p, "o.txt", "o"));
+        var landed = repo.Oid("trunk");
+        Assert.Equal(["refs/heads/trunk"], await control.RestoreAsync(worktree, before, await control.CompareAsync(worktree, before, Ct), TimeProvider.System, Ct));
+        Assert.Equal(landed, repo.Oid("trunk"));
+    }
+
+    [Fact]
     public async Task G18_after_a_crash_the_state_before_the_agent_counts()
     {
         using var repo = await new GitTestRepo().OpenAsync();

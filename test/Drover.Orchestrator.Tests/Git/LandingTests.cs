@@ -27,6 +27,45 @@ public sealed class LandingTests
     }
 
     [Fact]
+    public async Task Whole_life_of_a_task_takes_a_known_number_of_git_processes()
+    {
+        using var repo = await new GitTestRepo().OpenAsync();
+        var name = new AttemptName("task-k3f9", 1);
+        var gate = new GateWorktree(repo.Repository, TimeProvider.System);
+        var control = new ControlFiles(repo.Repository);
+        var (git, target) = (repo.Repository.Git, "refs/heads/trunk");
+        var steps = new List<string>();
+        var (last, clock) = (git.Started, TimeProvider.System.GetTimestamp());
+        var worktree = await repo.Worktrees.EnsureAsync(name, repo.Oid("trunk"), Ct);
+        Count("worktree", 3);
+        var before = await control.CaptureAsync(worktree, Ct);
+        Count("capture", 1);
+        GitTestRepo.Write(worktree.Path, "a.txt", "a");
+        var work = await repo.WorkCommit.CreateAsync(worktree, GitTestRepo.Request("w"), Ct);
+        Count("commit", 8);
+        Assert.Empty(await control.CompareAsync(worktree, before, Ct));
+        Count("compare", 1);
+        var tip = await repo.Landing.ResolveTargetAsync(target, Ct);
+        var tree = ((MergeOutcome.Clean)await repo.Landing.MergeAsync(tip, work.Oid, Ct)).Tree;
+        var oid = await repo.Landing.BuildCommitAsync(tree, tip, work.Oid, name, "t", GitTestRepo.Ada, GitTestRepo.Date, Ct);
+        Count("merge", 3);
+        await gate.PrepareAsync(0, tree, [], Ct);
+        Count("gate", 2);
+        await repo.LandAsync(tip, oid);
+        Count("land", 5);
+        await repo.Worktrees.RemoveAsync(name, Ct);
+        Count("remove", 7);
+        TestContext.Current.TestOutputHelper?.WriteLine(string.Join("  ", steps));
+
+        void Count(string step, int most)
+        {
+            Assert.InRange(git.Started - last, 1, most);
+            steps.Add($"{step} {git.Started - last} in {TimeProvider.System.GetElapsedTime(clock).TotalMilliseconds:0} ms");
+            (last, clock) = (git.Started, TimeProvider.System.GetTimestamp());
+        }
+    }
+
+    [Fact]
     public async Task G03_forged_trailers_prove_nothing()
     {
         using var repo = await new GitTestRepo().OpenAsync();
@@ -179,6 +218,28 @@ public sealed class LandingTests
             Assert.IsType<LandResult.WaitingLock>(await repo.Sync.LandAsync("refs/heads/trunk", old, @new, TimeSpan.Zero, Ct));
         Assert.IsType<LandResult.Landed>(await repo.LandAsync(old, @new));
         Assert.False(File.Exists(file));
+    }
+
+    [Fact]
+    public async Task G09_a_git_that_lived_since_before_protects_its_lock()
+    {
+        using var repo = await new GitTestRepo().OpenAsync();
+        var file = Path.Combine(repo.Root, ".git/refs/heads/trunk.lock");
+        File.WriteAllText(file, "");
+        File.SetLastWriteTimeUtc(file, DateTime.UnixEpoch);
+        var fake = Path.Combine(repo.Top, "git");
+        File.Copy("/bin/sleep", fake);
+        using var git = System.Diagnostics.Process.Start(new System.Diagnostics.ProcessStartInfo(fake, ["600"]) { WorkingDirectory = repo.Root })!;
+        Assert.False(await StaleLock.TryClearAsync(repo.Repository, file, TimeProvider.System, Ct));
+        Assert.Contains($"process {git.Id}", StaleLock.Describe(repo.Repository, file), StringComparison.Ordinal);
+        git.Kill();
+        await git.WaitForExitAsync(Ct);
+        Assert.True(await StaleLock.TryClearAsync(repo.Repository, file, TimeProvider.System, Ct));
+        var users = Path.Combine(repo.Root, ".git/index.lock");
+        File.WriteAllText(users, "");
+        File.SetLastWriteTimeUtc(users, DateTime.UnixEpoch);
+        Assert.False(await StaleLock.TryClearAsync(repo.Repository, users, TimeProvider.System, Ct));
+        Assert.True(File.Exists(users));
     }
 
     [Fact]

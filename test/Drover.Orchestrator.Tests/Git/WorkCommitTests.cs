@@ -112,6 +112,41 @@ public sealed class WorkCommitTests
     }
 
     [Fact]
+    public async Task An_agent_on_the_target_neither_holds_a_landing_nor_reverts_it()
+    {
+        using var repo = await new GitTestRepo().OpenAsync();
+        repo.Run("checkout", "-q", "-b", "mine");
+        var worktree = await repo.Worktrees.EnsureAsync(Name, repo.Oid("trunk"), Ct);
+        repo.RunIn(worktree.Path, "checkout", "-q", "trunk");
+        GitTestRepo.Write(worktree.Path, "README.md", "agent\n");
+        Assert.IsType<LandResult.Landed>(await repo.LandTaskAsync("task-other", p =>
+        {
+            GitTestRepo.Write(p, "README.md", "other\n");
+            GitTestRepo.Write(p, "src/one.txt", "landed\n");
+        }));
+        Assert.Equal("agent\n", File.ReadAllText(Path.Combine(worktree.Path, "README.md")));
+        var work = await repo.WorkCommit.CreateAsync(worktree, GitTestRepo.Request("w"), Ct);
+        Assert.Equal(["README.md"], work.Changes.Select(c => c.Path));
+        Assert.Equal(["README.md"], Assert.IsType<MergeOutcome.Conflict>(await repo.Landing.MergeAsync(repo.Oid("trunk"), work.Oid, Ct)).Paths);
+    }
+
+    [Theory]
+    [InlineData(0)]
+    [InlineData(50)]
+    public async Task F03_a_torn_or_missing_seed_index_changes_nothing_but_speed(int length)
+    {
+        using var repo = await new GitTestRepo().OpenAsync();
+        var worktree = await repo.Worktrees.EnsureAsync(Name, repo.Oid("trunk"), Ct);
+        var seed = worktree.SeedIndex(repo.Repository);
+        File.WriteAllBytes(seed, File.ReadAllBytes(seed)[..length]);
+        GitTestRepo.Write(worktree.Path, "a.txt", "a");
+        var work = await repo.WorkCommit.CreateAsync(worktree, GitTestRepo.Request("w"), Ct);
+        Assert.Equal(["a.txt"], work.Changes.Select(c => c.Path));
+        File.Delete(seed);
+        Assert.Null((await repo.Worktrees.RemoveAsync(Name, Ct)).RescueOid);
+    }
+
+    [Fact]
     public void G03_trailers_are_removed_from_messages()
     {
         Assert.Equal("Title\n\nbody", WorkCommit.CleanMessage("Title\r\nDrover-Task: task-x\n  drover-attempt: 1\nDROVER-WORK: y\n\nbody\n"));
@@ -238,6 +273,27 @@ public sealed class WorkCommitTests
             GitTestRepo.Write(p, "b.txt", "b");
         });
         Assert.Equal(["b.txt"], work.Changes.Select(c => c.Path));
+    }
+
+    [Fact]
+    public async Task Global_and_repository_attributes_decide_about_line_ends()
+    {
+        using var repo = new GitTestRepo();
+        GitTestRepo.Write(repo.Home, "attributes", "*.bat text eol=crlf\n");
+        repo.Run("config", "--global", "core.attributesFile", "~/attributes");
+        GitTestRepo.Write(repo.Root, ".git/info/attributes", "*.raw -text\n");
+        repo.Run("config", "core.autocrlf", "input");
+        repo.Write("a.bat", "x\r\n");
+        repo.CommitAll("bat");
+        await repo.OpenAsync();
+        var (worktree, work) = await repo.WorkAsync("task-k3f9", p =>
+        {
+            Assert.Equal("x\r\n", File.ReadAllText(Path.Combine(p, "a.bat")));
+            GitTestRepo.Write(p, "b.raw", "x\r\n");
+        });
+        Assert.Equal("3", repo.Run("cat-file", "-s", work.Oid + ":b.raw"));
+        Assert.Equal("2", repo.Run("cat-file", "-s", work.Oid + ":a.bat"));
+        Assert.Equal("", repo.RunIn(worktree.Path, "status", "--porcelain"));
     }
 
     [Fact]

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using Drover.Orchestrator.Git;
 using Drover.Workflows;
 
@@ -183,6 +184,62 @@ public sealed class WorktreesTests
         GitTestRepo.Write(made.Path, "nested/n.txt", "n");
         var removed = await repo.Worktrees.RemoveAsync(Name, Ct);
         Assert.Equal("n", File.ReadAllText(Path.Combine(removed.QuarantinedAs!, "nested/n.txt")));
+        AssertGone(repo, made);
+    }
+
+    [Fact]
+    public async Task G10_paths_git_cannot_save_keep_the_folder()
+    {
+        using var repo = await new GitTestRepo().OpenAsync();
+        var made = await repo.Worktrees.EnsureAsync(Name, repo.Oid("trunk"), Ct);
+        GitTestRepo.Write(made.Path, ".GIT/config", "c");
+        var removed = await repo.Worktrees.RemoveAsync(Name, Ct);
+        Assert.Equal("c", File.ReadAllText(Path.Combine(removed.QuarantinedAs!, ".GIT/config")));
+        AssertGone(repo, made);
+    }
+
+    [Fact]
+    public async Task G10_a_living_process_inside_stops_removal()
+    {
+        using var repo = await new GitTestRepo().OpenAsync();
+        var made = await repo.Worktrees.EnsureAsync(Name, repo.Oid("trunk"), Ct);
+        using var sleeper = Process.Start(new ProcessStartInfo("sleep", ["600"]) { WorkingDirectory = made.Path })!;
+        var error = await Assert.ThrowsAsync<DroverException>(() => repo.Worktrees.RemoveAsync(Name, Ct));
+        Assert.Contains($"process {sleeper.Id}", error.Message, StringComparison.Ordinal);
+        sleeper.Kill();
+        await sleeper.WaitForExitAsync(Ct);
+        await repo.Worktrees.RemoveAsync(Name, Ct);
+        AssertGone(repo, made);
+    }
+
+    [Fact]
+    public async Task F01_the_git_of_a_killed_orchestrator_is_waited_for_before_its_files_are_rebuilt()
+    {
+        using var repo = await new GitTestRepo().OpenAsync();
+        await Crash.AtAsync("worktree.added", () => repo.Worktrees.EnsureAsync(Name, repo.Oid("trunk"), Ct));
+        var orphan = Path.Combine(repo.Top, "git");
+        File.Copy("/bin/sleep", orphan);
+        var info = new ProcessStartInfo(orphan, ["600"]);
+        info.Environment["DROVER_WORK_TREE"] = repo.Worktrees.PathOf(Name);
+        using var git = Process.Start(info)!;
+        var ensure = repo.Worktrees.EnsureAsync(Name, repo.Oid("trunk"), Ct);
+        var first = await Task.WhenAny(ensure, new PeriodicTimer(TimeSpan.FromMilliseconds(300)).WaitForNextTickAsync(Ct).AsTask());
+        Assert.NotSame(ensure, first);
+        git.Kill();
+        Assert.Equal("", repo.RunIn((await ensure).Path, "status", "--porcelain"));
+    }
+
+    [Fact]
+    public async Task Root_may_be_elsewhere_and_behind_a_link()
+    {
+        using var repo = await new GitTestRepo().OpenAsync();
+        Directory.CreateDirectory(Path.Combine(repo.Top, "real"));
+        Directory.CreateSymbolicLink(Path.Combine(repo.Top, "linked"), Path.Combine(repo.Top, "real"));
+        var worktrees = new Worktrees(repo.Repository, TimeProvider.System, Path.Combine(repo.Top, "linked/wt"));
+        var made = await worktrees.EnsureAsync(Name, repo.Oid("trunk"), Ct);
+        Assert.Equal("", repo.RunIn(made.Path, "status", "--porcelain"));
+        Assert.True((await worktrees.EnsureAsync(Name, repo.Oid("trunk"), Ct)).Adopted);
+        await worktrees.RemoveAsync(Name, Ct);
         AssertGone(repo, made);
     }
 
