@@ -67,6 +67,20 @@ public sealed class DroverProgram : IDisposable
         return new Answer(process.ExitCode, output, error.GetAwaiter().GetResult());
     }
 
+    /// <summary>Starts drover in the repository and lets it run.</summary>
+    public LiveProgram Start(params string[] arguments) => new(StartInfo(Root, arguments));
+
+    /// <summary>The repository's tasks by title: status, attempts, landed.</summary>
+    public Dictionary<string, JsonElement> Tasks() =>
+        Run("status", "--json").Ok().Json.GetProperty("tasks").EnumerateArray().ToDictionary(t => t.GetProperty("title").GetString()!, t => t);
+
+    /// <summary>The status word of a task.</summary>
+    public string StatusOf(string task) => Run("info", task, "--json").Ok().Json.GetProperty("status").GetString()!;
+
+    /// <summary>The ids of the tasks that landed, newest first, by git's account.</summary>
+    public string[] Landings() => Git("log", "--first-parent", "--format=%(trailers:key=Drover-Task,valueonly,separator=%x2C)", "trunk")
+        .Split('\n', StringSplitOptions.RemoveEmptyEntries);
+
     /// <summary>How drover is started, with none of this process's own settings.</summary>
     public ProcessStartInfo StartInfo(string folder, params string[] arguments)
     {
@@ -98,7 +112,7 @@ public sealed class DroverProgram : IDisposable
 
     /// <summary>Adds a task; returns its id.</summary>
     public string Add(string title, params string[] arguments) =>
-        Run(["add", title, "--description", "Written by a test of the command line", "--json", .. arguments]).Ok().Json.GetProperty("id").GetString()!;
+        Run(["add", title, .. arguments.Contains("--description") ? (string[])[] : ["--description", "Written by a test of the command line"], "--json", .. arguments]).Ok().Json.GetProperty("id").GetString()!;
 
     /// <summary>Digests of everything a refused command must not touch: the database, its journal, the settings and the repository's own files.</summary>
     public IReadOnlyDictionary<string, string> Fingerprint()
@@ -130,4 +144,65 @@ public sealed class DroverProgram : IDisposable
     }
 
     public void Dispose() => _folder.Dispose();
+}
+
+/// <summary>A drover that is running.</summary>
+public sealed class LiveProgram : IDisposable
+{
+    private readonly Process _process;
+    private readonly System.Text.StringBuilder _error = new();
+    private readonly Task<string> _output;
+
+    public LiveProgram(ProcessStartInfo start)
+    {
+        _process = Process.Start(start)!;
+        _process.StandardInput.Close();
+        _output = _process.StandardOutput.ReadToEndAsync();
+        _process.ErrorDataReceived += (_, line) =>
+        {
+            lock (_error)
+                _error.Append(line.Data).Append(line.Data is null ? "" : "\n");
+        };
+        _process.BeginErrorReadLine();
+    }
+
+    public int Id => _process.Id;
+
+    /// <summary>What it has said on stderr so far.</summary>
+    public string Error
+    {
+        get
+        {
+            lock (_error)
+                return _error.ToString();
+        }
+    }
+
+    /// <summary>Waits until it has said something.</summary>
+    public Task SaysAsync(string text) => Eventually.TrueAsync(() => Error.Contains(text, StringComparison.Ordinal) || (_process.HasExited && Fail(text)), $"'{text}' in: {Error}");
+
+    /// <summary>Sends a signal by name (INT, TERM, STOP, CONT, KILL).</summary>
+    public void Signal(string name)
+    {
+        using Process kill = Process.Start("kill", ["-" + name, Id.ToString(System.Globalization.CultureInfo.InvariantCulture)]);
+        kill.WaitForExit();
+    }
+
+    /// <summary>Waits for its end.</summary>
+    public async Task<Answer> EndAsync()
+    {
+        using var bound = new CancellationTokenSource(Eventually.Bound);
+        string output = await _output.WaitAsync(bound.Token);
+        await _process.WaitForExitAsync(bound.Token);
+        return new Answer(_process.ExitCode, output, Error);
+    }
+
+    private bool Fail(string text) => throw new InvalidOperationException($"drover ended with {_process.ExitCode} and never said '{text}': {Error}");
+
+    public void Dispose()
+    {
+        if (!_process.HasExited)
+            _process.Kill(entireProcessTree: true);
+        _process.Dispose();
+    }
 }
