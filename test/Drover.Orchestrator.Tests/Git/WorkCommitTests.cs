@@ -267,6 +267,21 @@ public sealed class WorkCommitTests
     }
 
     [Fact]
+    public async Task F12_deleting_everything_waits_even_in_a_small_repository_and_a_deleted_folder_is_an_error()
+    {
+        using var repo = await new GitTestRepo().OpenAsync();
+        var (worktree, work) = await repo.WorkAsync("task-k3f9", p =>
+        {
+            foreach (var file in repo.Run("ls-files").Split('\n'))
+                File.Delete(Path.Combine(p, file));
+        });
+        Assert.Equal([FindingKind.Deletions], work.Findings.Select(f => f.Kind));
+        Directory.Delete(worktree.Path, recursive: true);
+        var error = await Assert.ThrowsAsync<Drover.Workflows.DroverException>(() => repo.WorkCommit.CreateAsync(worktree, GitTestRepo.Request("w"), Ct));
+        Assert.Equal(Drover.Workflows.ErrorCode.Conflict, error.Code);
+    }
+
+    [Fact]
     public async Task Files_hidden_by_an_ignore_rule_of_the_agent_are_reported()
     {
         using var repo = await new GitTestRepo().OpenAsync();
