@@ -40,7 +40,7 @@ internal sealed record FindingLimits
     /// <summary>Share of all files that may be deleted; counts from <see cref="DeletedShareFrom"/> deletions on.</summary>
     public double MaxDeletedShare { get; init; } = 0.2;
 
-    /// <summary>In a small repository one deleted file is a large share; below this number the share does not count.</summary>
+    /// <summary>In a small repository one deleted file is a large share; below this number only deleting everything counts.</summary>
     public int DeletedShareFrom { get; init; } = 10;
 
     /// <summary>Bytes.</summary>
@@ -60,7 +60,7 @@ internal static class Findings
     {
         var result = new List<Finding>();
         var deleted = changes.Where(c => c.Status == 'D').Select(c => c.Path).ToList();
-        if (deleted.Count > limits.MaxDeletedPaths || (deleted.Count >= limits.DeletedShareFrom && deleted.Count > baseFiles * limits.MaxDeletedShare))
+        if (deleted.Count > limits.MaxDeletedPaths || (baseFiles > 0 && deleted.Count == baseFiles) || (deleted.Count >= limits.DeletedShareFrom && deleted.Count > baseFiles * limits.MaxDeletedShare))
             Add(FindingKind.Deletions, deleted, $"{deleted.Count} of {baseFiles} files deleted");
         var present = changes.Where(c => c.Status != 'D').ToList();
         Add(FindingKind.GitLikePath, Paths(present.Where(c => LooksLikeGit(c.Path))), "path that looks like .git");

@@ -61,11 +61,11 @@ internal sealed class GateWorktree(Repository repository, TimeProvider time, str
         var scope = repository.Hermetic.Scope(path, index);
         var read = await repository.Git.TryAsync(scope, ["read-tree", "--reset", "-u", tree], default, cancellationToken).ConfigureAwait(false);
         if (read.ExitCode != 0)
-            return Exists(read) ? false : throw GitClient.Failure(["read-tree", tree], read);
+        {
+            // A missing tree is the caller's error, not the folder's.
+            return await repository.ResolveAsync([tree + "^{tree}"], cancellationToken).ConfigureAwait(false) is [null] ? throw GitClient.Failure(["read-tree", tree], read) : false;
+        }
         string[] clean = ["clean", "-ffdxq", .. keep.SelectMany(k => (string[])["-e", k])];
         return (await repository.Git.TryAsync(scope, clean, default, cancellationToken).ConfigureAwait(false)).ExitCode == 0;
-
-        // A missing tree is the caller's error, not the folder's.
-        static bool Exists(GitResult result) => !result.Error.Contains("failed to unpack tree object", StringComparison.Ordinal);
     }
 }

@@ -41,6 +41,8 @@ internal sealed class WorkCommit(Repository repository, TimeProvider time)
     public async Task<Work> CreateAsync(Worktree worktree, WorkRequest request, CancellationToken cancellationToken)
     {
         var name = worktree.Name;
+        if (!Directory.Exists(worktree.Path))
+            throw new DroverException(ErrorCode.Conflict, $"{worktree.Path} was deleted while the agent ran; its commits are on {name.Branch}, start the attempt again");
         await GitOrphans.WaitGoneAsync(worktree.Path, time, cancellationToken).ConfigureAwait(false);
         // The index Drover wrote at checkout, not the agent's: an agent's can hide changes (assume-unchanged, skip-worktree).
         var scope = await worktree.SeededAsync(repository, "work", worktree.BaseOid, cancellationToken).ConfigureAwait(false);

@@ -342,26 +342,10 @@ public sealed class CheckoutSyncTests
                     GitTestRepo.Write(p, $"many/{i}.txt", $"round {round} {i}\n");
             });
             var (old, @new) = await repo.CandidateAsync(worktree, work);
-            // A git that is killed (SIGKILL) a few milliseconds after its start, as many times as it takes to get past.
-            var wrapper = Path.Combine(repo.Top, "git");
-            File.WriteAllText(wrapper, $"#!/bin/sh\nexec timeout --foreground -s KILL 0.00{2 + (round % 6)} /usr/bin/git \"$@\"\n");
-            File.SetUnixFileMode(wrapper, (UnixFileMode)0b111_101_101);
-            var dying = await Repository.OpenAsync(repo.Client(), repo.Root, Ct);
-            var doomed = dying.With(repo.Client(wrapper));
             for (var k = 0; k < 4; k++)
-            {
-                try
-                {
-                    await new CheckoutSync(doomed, TimeProvider.System).LandAsync("refs/heads/trunk", old, @new, TimeSpan.Zero, Ct);
-                }
-                catch (Drover.Workflows.DroverException)
-                {
-                    killed++;
-                }
-            }
+                killed += await GitTestRepo.SurvivesAsync(() => new CheckoutSync(repo.Doomed(2 + (round % 6)), TimeProvider.System).LandAsync("refs/heads/trunk", old, @new, TimeSpan.Zero, Ct)) ? 0 : 1;
             halfDone += File.Exists(Path.Combine(repo.Root, ".drover/checkout-sync.json")) ? 1 : 0;
-            foreach (var file in Directory.EnumerateFiles(Path.Combine(repo.Root, ".git"), "*.lock", SearchOption.AllDirectories).Where(f => Path.GetFileName(f) != "index.lock"))
-                File.SetLastWriteTimeUtc(file, DateTime.UnixEpoch);
+            repo.AgeLocks();
             Assert.IsType<LandResult.Landed>(await repo.LandAsync(old, @new));
             Assert.Equal("?? mine.txt", repo.Run("status", "--porcelain"));
             Assert.Equal(@new, repo.Oid("trunk"));

@@ -137,6 +137,36 @@ internal sealed class GitTestRepo : IDisposable
         return await LandAsync(old, @new, branch);
     }
 
+    /// <summary>The repository asked through a git that is killed (SIGKILL) some milliseconds after each start.</summary>
+    public Repository Doomed(int milliseconds)
+    {
+        var wrapper = Path.Combine(_top, $"git-{milliseconds}");
+        File.WriteAllText(wrapper, $"#!/bin/sh\nexec timeout --foreground -s KILL 0.{milliseconds:000} git \"$@\"\n");
+        File.SetUnixFileMode(wrapper, (UnixFileMode)0b111_101_101);
+        return Repository.With(Client(wrapper));
+    }
+
+    /// <summary>Makes every lock a killed git left look old, so that tests need not wait ten seconds for it.</summary>
+    public void AgeLocks()
+    {
+        foreach (var file in Directory.EnumerateFiles(Path.Combine(Root, ".git"), "*.lock", SearchOption.AllDirectories).Where(f => Path.GetFileName(f) != "index.lock"))
+            File.SetLastWriteTimeUtc(file, DateTime.UnixEpoch);
+    }
+
+    /// <summary>Tries an operation whose git may be killed; true when it came through.</summary>
+    public static async Task<bool> SurvivesAsync(Func<Task> operation)
+    {
+        try
+        {
+            await operation();
+            return true;
+        }
+        catch (Drover.Workflows.DroverException)
+        {
+            return false;
+        }
+    }
+
     /// <summary>Bytes, kind and execute bit of every file of the user, by path.</summary>
     public SortedDictionary<string, string> Files()
     {

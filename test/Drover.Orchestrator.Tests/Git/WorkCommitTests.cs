@@ -147,6 +147,47 @@ public sealed class WorkCommitTests
     }
 
     [Fact]
+    public async Task F02_git_killed_at_random_moments_of_a_tasks_life_loses_nothing()
+    {
+        using var repo = new GitTestRepo();
+        for (var i = 0; i < 100; i++)
+            repo.Write($"many/{i}.txt", $"old {i}\n");
+        repo.CommitAll("many");
+        await repo.OpenAsync();
+        var (killed, tip) = (0, repo.Oid("trunk"));
+        for (var round = 0; round < 8; round++)
+        {
+            var name = new AttemptName($"task-r{round}", 1);
+            var doomed = repo.Doomed(2 + round);
+            var worktrees = new Worktrees(doomed, TimeProvider.System);
+            for (var k = 0; k < 3; k++)
+                killed += await GitTestRepo.SurvivesAsync(() => worktrees.EnsureAsync(name, tip, Ct)) ? 0 : 1;
+            repo.AgeLocks();
+            var worktree = await repo.Worktrees.EnsureAsync(name, tip, Ct);
+            Assert.Equal("", repo.RunIn(worktree.Path, "status", "--porcelain"));
+            for (var i = 0; i < 100; i++)
+                GitTestRepo.Write(worktree.Path, $"many/{i}.txt", $"round {round} {i}\n");
+            for (var k = 0; k < 3; k++)
+                killed += await GitTestRepo.SurvivesAsync(() => new WorkCommit(doomed, TimeProvider.System).CreateAsync(worktree, GitTestRepo.Request("w"), Ct)) ? 0 : 1;
+            repo.AgeLocks();
+            var work = await repo.WorkCommit.CreateAsync(worktree, GitTestRepo.Request("w"), Ct);
+            Assert.Equal(100, work.Changes.Count);
+            Assert.Equal(tip, repo.Oid(work.Oid + "^"));
+            GitTestRepo.Write(worktree.Path, "late.txt", "late");
+            for (var k = 0; k < 3; k++)
+                killed += await GitTestRepo.SurvivesAsync(() => worktrees.RemoveAsync(name, Ct)) ? 0 : 1;
+            repo.AgeLocks();
+            await repo.Worktrees.RemoveAsync(name, Ct);
+            Assert.Equal(work.Oid, repo.Oid(name.AttemptRef));
+            Assert.Equal("late", repo.Run("show", name.RescueRef + ":late.txt"));
+            Assert.False(repo.HasRef(name.Branch));
+            Assert.Single(repo.Run("worktree", "list").Split('\n'));
+        }
+        TestContext.Current.TestOutputHelper?.WriteLine($"{killed} operations ended by a killed git");
+        Assert.Equal("", repo.Run("fsck", "--no-dangling", "--no-progress"));
+    }
+
+    [Fact]
     public void G03_trailers_are_removed_from_messages()
     {
         Assert.Equal("Title\n\nbody", WorkCommit.CleanMessage("Title\r\nDrover-Task: task-x\n  drover-attempt: 1\nDROVER-WORK: y\n\nbody\n"));
@@ -223,6 +264,21 @@ public sealed class WorkCommitTests
         Assert.Equal(50, Assert.Single(deleted.Findings, f => f.Kind == FindingKind.Deletions).Paths.Count);
         var (_, moved) = await repo.WorkAsync("task-mov", p => Directory.Move(Path.Combine(p, "many"), Path.Combine(p, "moved")));
         Assert.Empty(moved.Findings);
+    }
+
+    [Fact]
+    public async Task F12_deleting_everything_waits_even_in_a_small_repository_and_a_deleted_folder_is_an_error()
+    {
+        using var repo = await new GitTestRepo().OpenAsync();
+        var (worktree, work) = await repo.WorkAsync("task-k3f9", p =>
+        {
+            foreach (var file in repo.Run("ls-files").Split('\n'))
+                File.Delete(Path.Combine(p, file));
+        });
+        Assert.Equal([FindingKind.Deletions], work.Findings.Select(f => f.Kind));
+        Directory.Delete(worktree.Path, recursive: true);
+        var error = await Assert.ThrowsAsync<Drover.Workflows.DroverException>(() => repo.WorkCommit.CreateAsync(worktree, GitTestRepo.Request("w"), Ct));
+        Assert.Equal(Drover.Workflows.ErrorCode.Conflict, error.Code);
     }
 
     [Fact]
