@@ -162,6 +162,29 @@ public sealed class BacklogCommandTests
         Assert.DoesNotContain("hunter2", bad.Output + bad.Error, StringComparison.Ordinal);
     }
 
+    [Fact]
+    public void Colour_is_for_terminals_that_want_it()
+    {
+        using var program = new DroverProgram();
+        program.Add("Write the parser");
+        Assert.DoesNotContain('\x1b', program.Run("status", "--tree").Ok().Output);
+        program.Environment["TERM"] = "xterm-256color";
+        Assert.Contains("\x1b[2m", OnTerminal(program), StringComparison.Ordinal);
+        program.Environment["NO_COLOR"] = "1";
+        Assert.DoesNotContain("\x1b[2m", OnTerminal(program), StringComparison.Ordinal);
+    }
+
+    private static string OnTerminal(DroverProgram program)
+    {
+        System.Diagnostics.ProcessStartInfo start = program.StartInfo(program.Root, "status", "--tree");
+        string command = string.Join(' ', start.ArgumentList.Prepend(start.FileName).Select(a => $"'{a}'"));
+        start.FileName = "script";
+        start.ArgumentList.Clear();
+        foreach (string argument in (string[])["-q", "-e", "-c", command, "/dev/null"])
+            start.ArgumentList.Add(argument);
+        return DroverProgram.Finish(start).Ok().Output;
+    }
+
     private static Answer WithToml(DroverProgram program)
     {
         File.WriteAllText(Path.Combine(program.Root, ".drover.toml"), "max_workers = 1\n");

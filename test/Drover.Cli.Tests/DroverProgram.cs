@@ -57,9 +57,12 @@ public sealed class DroverProgram : IDisposable
     public Answer Run(params string[] arguments) => RunIn(Root, arguments);
 
     /// <summary>Runs drover in a folder.</summary>
-    public Answer RunIn(string folder, params string[] arguments)
+    public Answer RunIn(string folder, params string[] arguments) => Finish(StartInfo(folder, arguments));
+
+    /// <summary>Starts a process and waits for its end.</summary>
+    public static Answer Finish(ProcessStartInfo start)
     {
-        using Process process = Process.Start(StartInfo(folder, arguments))!;
+        using Process process = Process.Start(start)!;
         process.StandardInput.Close();
         Task<string> error = process.StandardError.ReadToEndAsync();
         string output = process.StandardOutput.ReadToEnd();
@@ -93,6 +96,38 @@ public sealed class DroverProgram : IDisposable
         foreach ((string name, string? value) in Environment)
             start.Environment[name] = value;
         return start;
+    }
+
+    /// <summary>How drover is started by somebody who must obey file permissions; null when that cannot be arranged.</summary>
+    public Func<string[], ProcessStartInfo>? NobodyProgram()
+    {
+        if (System.Environment.UserName != "root")
+            return arguments => StartInfo(Root, arguments);
+        ProcessStartInfo AsNobody(string[] arguments)
+        {
+            ProcessStartInfo start = StartInfo(Root, arguments);
+            foreach (string argument in (string[])[start.FileName, "--clear-groups", "65534", "--regid", "65534", "--reuid"])
+                start.ArgumentList.Insert(0, argument);
+            start.FileName = "setpriv";
+            return start;
+        }
+        try
+        {
+            Process.Start("chown", ["-R", "65534:65534", _folder.Path]).WaitForExit();
+            return Finish(AsNobody(["--version"])).ExitCode == 0 ? AsNobody : null;
+        }
+        catch (System.ComponentModel.Win32Exception)
+        {
+            return null;
+        }
+    }
+
+    /// <summary>Makes every folder of the repository read-only.</summary>
+    public void TakeWriteAway()
+    {
+        const UnixFileMode Write = UnixFileMode.UserWrite | UnixFileMode.GroupWrite | UnixFileMode.OtherWrite;
+        foreach (string entry in Directory.EnumerateFileSystemEntries(Root, "*", SearchOption.AllDirectories).Prepend(Root))
+            File.SetUnixFileMode(entry, File.GetUnixFileMode(entry) & ~Write);
     }
 
     /// <summary>Runs git in the repository; returns its output.</summary>

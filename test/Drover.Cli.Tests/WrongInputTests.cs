@@ -29,6 +29,7 @@ public sealed class WrongInputTests
         new("no commits", 2, ["no commits", "git commit"], ["init"], Commit: false, Init: false),
         new("bare repository", 2, ["bare repository", "git clone"], ["init"], p => p.Git("init", "--quiet", "--bare", "."), Git: false, Init: false),
         new("detached HEAD without --target", 2, ["detached", "--target <branch>"], ["init"], p => p.Git("checkout", "--quiet", "--detach"), Init: false),
+        new("detached HEAD and no target set", 2, ["detached", "--target <branch>"], ["run"], p => { p.Add("Write the parser"); p.Run("config", "unset", "target").Ok(); p.Git("checkout", "--quiet", "--detach"); }),
         new("target that does not exist", 3, ["branch nowhere does not exist", "--target"], ["init", "--target", "nowhere"], Init: false),
         new("another target on repeating init", 4, ["trunk", "drover config set target other"], ["init", "--target", "other"], p => p.Git("branch", "other")),
         new("no identity", 2, ["git config --global user.name", "user.email"], ["run"], p => { p.Add("Write the parser"); p.Git("config", "--unset", "user.name"); }),
@@ -111,6 +112,35 @@ public sealed class WrongInputTests
         Assert.All(row.Says, text => Assert.Contains(text, line, StringComparison.Ordinal));
         Assert.DoesNotContain("hidden", line.Replace("would hide", "", StringComparison.Ordinal), StringComparison.Ordinal);
         Assert.Equal("", answer.Output);
+        Assert.Equal(before, program.Fingerprint());
+    }
+
+    [Theory]
+    [InlineData("status", 5, "drover.db")]
+    [InlineData("add", 5, "drover.db")]
+    [InlineData("config", 2, "config.json")]
+    [InlineData("init", 2, "permissions")]
+    public void C02_a_read_only_folder_is_one_line_and_changes_nothing(string command, int exitCode, string says)
+    {
+        using var program = new DroverProgram(init: command != "init");
+        if (program.NobodyProgram() is not { } nobody)
+        {
+            Assert.Skip("the tests run as root, who may write everywhere, and the program cannot be started as another user here");
+            return;
+        }
+        IReadOnlyDictionary<string, string> before = program.Fingerprint();
+        program.TakeWriteAway();
+        string[] arguments = command switch
+        {
+            "add" => ["add", "Write the parser"],
+            "config" => ["config", "set", "workers", "5"],
+            _ => [command],
+        };
+
+        Answer answer = DroverProgram.Finish(nobody(arguments));
+
+        Assert.True(answer.ExitCode == exitCode, $"exit code {answer.ExitCode}\n{answer.Output}\n{answer.Error}");
+        Assert.Contains(says, Assert.Single(answer.ErrorLines), StringComparison.Ordinal);
         Assert.Equal(before, program.Fingerprint());
     }
 

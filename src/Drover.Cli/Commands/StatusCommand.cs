@@ -50,6 +50,13 @@ internal static class StatusCommand
         return command;
     }
 
+    /// <summary><c>drover status --oneline</c> without further options.</summary>
+    public static async Task<int> OneLineAsync(Caller caller)
+    {
+        await ShowAsync(Project.Open(caller, databaseOption: null), Form.OneLine, null, CancellationToken.None);
+        return ExitCodes.Done;
+    }
+
     private static async Task ShowAsync(Project project, Form form, string? epic, CancellationToken cancellationToken)
     {
         Output output = project.Caller.Output;
