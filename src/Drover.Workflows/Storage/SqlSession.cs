@@ -23,7 +23,7 @@ public class SqlSession(DbConnection connection, SqlDialect dialect, TimeProvide
     public long NowMs => time.GetUtcNow().ToUnixTimeMilliseconds();
 
     /// <summary>Runs a statement; returns the number of rows it changed.</summary>
-    public int Execute(string sql, params ReadOnlySpan<(string Name, object? Value)> args) =>
+    public virtual int Execute(string sql, params ReadOnlySpan<(string Name, object? Value)> args) =>
         Prepare(sql, args).ExecuteNonQuery();
 
     /// <summary>Runs a query and reads every row.</summary>
