@@ -22,32 +22,51 @@ internal sealed class RawStatements(sqlite3 handle) : IDisposable
     public bool TryExecute(string sql, Func<string, string> expand, ReadOnlySpan<(string Name, object? Value)> args, long now, out int rows)
     {
         rows = 0;
+        if (Bound(sql, expand, args, now) is not { } statement)
+            return false;
+        while (Step(statement))
+        {
+        }
+        rows = statement.ReadOnly ? -1 : raw.sqlite3_changes(handle);
+        Check(raw.sqlite3_reset(statement.Handle));
+        return true;
+    }
+
+    /// <summary>Runs a query of one number: 0 when there is no row or it is null.</summary>
+    public bool TryNumber(string sql, Func<string, string> expand, ReadOnlySpan<(string Name, object? Value)> args, long now, out long number)
+    {
+        number = 0;
+        if (Bound(sql, expand, args, now) is not { } statement)
+            return false;
+        if (Step(statement))
+            number = raw.sqlite3_column_int64(statement.Handle, 0);
+        Check(raw.sqlite3_reset(statement.Handle));
+        return true;
+    }
+
+    private bool Step(Statement statement)
+    {
+        int result = raw.sqlite3_step(statement.Handle);
+        if (result is raw.SQLITE_ROW or raw.SQLITE_DONE)
+            return result == raw.SQLITE_ROW;
+        SqliteException error = Error(result);
+        _ = raw.sqlite3_reset(statement.Handle);
+        throw error;
+    }
+
+    private Statement? Bound(string sql, Func<string, string> expand, ReadOnlySpan<(string Name, object? Value)> args, long now)
+    {
         Statement? statement = Find(sql, expand, args);
         if (statement is null || !Bindable(args))
-            return false;
-        sqlite3_stmt handleOf = statement.Handle;
+            return null;
         for (int i = 0; i < args.Length; i++)
         {
             if (statement.Positions[i] > 0)
-                Bind(handleOf, statement.Positions[i], args[i].Value);
+                Bind(statement.Handle, statement.Positions[i], args[i].Value);
         }
         if (statement.NowPosition > 0)
-            Check(raw.sqlite3_bind_int64(handleOf, statement.NowPosition, now));
-        int result;
-        do
-        {
-            result = raw.sqlite3_step(handleOf);
-        }
-        while (result == raw.SQLITE_ROW);
-        if (result != raw.SQLITE_DONE)
-        {
-            SqliteException error = Error(result);
-            _ = raw.sqlite3_reset(handleOf);
-            throw error;
-        }
-        rows = statement.ReadOnly ? -1 : raw.sqlite3_changes(handle);
-        Check(raw.sqlite3_reset(handleOf));
-        return true;
+            Check(raw.sqlite3_bind_int64(statement.Handle, statement.NowPosition, now));
+        return statement;
     }
 
     private Statement? Find(string sql, Func<string, string> expand, ReadOnlySpan<(string Name, object? Value)> args)

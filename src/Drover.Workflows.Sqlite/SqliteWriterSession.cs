@@ -41,6 +41,10 @@ internal sealed class SqliteWriterSession : WriterSession
     public override int Execute(string sql, params ReadOnlySpan<(string Name, object? Value)> args) =>
         _statements.TryExecute(sql, _expand, args, NowMs, out int rows) ? rows : base.Execute(sql, args);
 
+    /// <inheritdoc/>
+    public override long Number(string sql, params ReadOnlySpan<(string Name, object? Value)> args) =>
+        _statements.TryNumber(sql, _expand, args, NowMs, out long number) ? number : base.Number(sql, args);
+
     protected internal override void Begin()
     {
         _commitLock.Take();

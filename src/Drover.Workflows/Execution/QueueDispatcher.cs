@@ -51,8 +51,10 @@ internal sealed class QueueDispatcher : IAsyncDisposable
 
     public void Ended(WorkflowExecutor execution)
     {
-        if (execution.QueueName is { } queue)
-            _runningOf.AddOrUpdate(queue, 0, static (_, n) => n - 1);
+        // Only a queued one leaves room behind.
+        if (execution.QueueName is not { } queue)
+            return;
+        _runningOf.AddOrUpdate(queue, 0, static (_, n) => n - 1);
         Wake();
     }
 
