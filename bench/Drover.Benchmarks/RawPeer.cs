@@ -28,7 +28,6 @@ internal sealed class RawPeer : IDisposable
 
     private readonly SqliteConnection _connection;
     private readonly RawStatements _statements;
-    private int _made;
 
     public RawPeer(string path)
     {
@@ -98,7 +97,6 @@ internal sealed class RawPeer : IDisposable
             all[i] = (Guid.CreateVersion7().ToString(), Guid.NewGuid().ToString());
             Run(Status, ("@id", all[i].Id), ("@t0", Now), ("@token", all[i].Token));
             Run("INSERT INTO workflow_input (workflow_uuid, inputs, retention_timestamp) VALUES (@id, '{\"positionalArgs\":[10]}', @at)", ("@id", all[i].Id), ("@at", Now));
-            _made++;
         }
         Run("COMMIT");
         return all;
