@@ -1,6 +1,7 @@
 using Drover.TestKit;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
+using Microsoft.Extensions.Logging;
 
 namespace Drover.Workflows.Tests.Engine;
 
@@ -24,6 +25,7 @@ public sealed class HostingTests
             return 1;
         });
         HostApplicationBuilder builder = Host.CreateApplicationBuilder();
+        builder.Logging.ClearProviders();
         builder.Services.AddSingleton(greeting);
         builder.Services.AddDroverWorkflows(options => options.UseSqlite(folder.File("drover.db")).AddWorkflow(greet).AddWorkflow(wait));
         using IHost host = builder.Build();

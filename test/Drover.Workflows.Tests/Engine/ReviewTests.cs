@@ -92,6 +92,22 @@ public sealed class ReviewTests
     }
 
     [Fact]
+    public async Task P1_a_workflow_whose_record_the_database_refused_runs_again_while_the_process_lives()
+    {
+        int runs = 0;
+        var workflow = Workflow.Define<int>("refused", async context => await context.StepAsync("s", _ => Task.FromResult(Interlocked.Increment(ref runs))));
+        await using var harness = new EngineHarness();
+        WorkflowEngine engine = await harness.StartAsync(workflow);
+        await engine.Client.TransactAsync(tx => tx.Session.Execute(
+            "CREATE TRIGGER refuse BEFORE INSERT ON operation_outputs BEGIN SELECT RAISE(ABORT, 'refused'); END"));
+        WorkflowHandle<int> handle = await engine.Client.StartAsync(workflow);
+        await Eventually.TrueAsync(() => Volatile.Read(ref runs) >= 2, "the refused step runs again");
+        await engine.Client.TransactAsync(tx => tx.Session.Execute("DROP TRIGGER refuse"));
+        Assert.Equal(await handle.ResultAsync().WaitAsync(Eventually.Bound), Volatile.Read(ref runs));
+        Assert.Single(await engine.Client.StepsAsync(handle.Id));
+    }
+
+    [Fact]
     public async Task An_engine_call_from_a_task_inside_a_transaction_is_refused_instead_of_blocking_the_writer()
     {
         await using var harness = new EngineHarness();
