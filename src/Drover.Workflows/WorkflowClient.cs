@@ -197,7 +197,7 @@ public sealed class WorkflowClient : IAsyncDisposable
         try
         {
             T result = await _database.Writer.TransactAsync("", session =>
-                work(new WorkflowTransaction(session, _database, _json, _engine?.ApplicationVersion, sender))).WaitAsync(cancellationToken).ConfigureAwait(false);
+                work(new WorkflowTransaction(session, _database, _json, _engine?.ApplicationVersion, sender, _engine?.Services ?? EmptyServices.Instance))).WaitAsync(cancellationToken).ConfigureAwait(false);
             _engine?.Dispatcher.Wake();
             _wakeups.WakeAll();
             return result;
@@ -270,6 +270,14 @@ public sealed class WorkflowClient : IAsyncDisposable
         _nudges?.Dispose();
         await _database.DisposeAsync().ConfigureAwait(false);
     }
+}
+
+/// <summary>A client without an engine has no services.</summary>
+internal sealed class EmptyServices : IServiceProvider
+{
+    public static readonly EmptyServices Instance = new();
+
+    public object? GetService(Type serviceType) => null;
 }
 
 /// <summary>A workflow that was started or enqueued, or is known by id.</summary>

@@ -28,4 +28,7 @@ internal static partial class Log
 
     [LoggerMessage(8, LogLevel.Critical, "this executor lost its lease; its work is stopped")]
     public static partial void LeaseLost(ILogger log);
+
+    [LoggerMessage(9, LogLevel.Warning, "step {Step} of workflow {WorkflowId} failed in attempt {Attempt} and is tried again: {Error}")]
+    public static partial void StepRetried(ILogger log, string step, string workflowId, int attempt, string error);
 }

@@ -80,6 +80,7 @@ internal static class StepRunner
             {
                 if (attempt >= options.Attempts || options.RetryIf?.Invoke(e) == false)
                     return (true, default, e);
+                Log.StepRetried(execution.Engine.Logger, checkpoint.Name, execution.Id, attempt, e.Message);
             }
             try
             {

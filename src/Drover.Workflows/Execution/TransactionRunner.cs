@@ -78,7 +78,7 @@ internal static class TransactionRunner
             return (RecordFate.Done, execution.Json.Read<T>(earlier));
 
         var transaction = new WorkflowTransaction(session, execution.Database, execution.Json, execution.Engine.ApplicationVersion,
-            $"{execution.Id}:{checkpoint.Id}");
+            $"{execution.Id}:{checkpoint.Id}", execution.Engine.Services, execution.Id);
         T value = work(transaction);
         RecordFate fate = StepRows.Insert(session, execution.Id, execution.Token, new StepRecord(execution.Id, execution.Token)
         {

@@ -272,6 +272,9 @@ internal sealed class OutcomeRecord(string workflowId, string token, Outcome out
             }
         }
 
+        (string? dedup, int priority) = outcome.Successor is null ? default : session.First(
+            "SELECT deduplication_id, priority FROM {p}workflow_status WHERE workflow_uuid = @id",
+            r => (r.TextOrNull(0), (int)r.GetInt64(1)), ("@id", Key));
         int rows = session.Execute("""
             UPDATE {p}workflow_status SET status = @status, owner_xid = NULL, deduplication_id = NULL, completed_at = @at, updated_at = @at
             WHERE workflow_uuid = @id AND status = 'PENDING' AND owner_xid = @token
@@ -287,7 +290,7 @@ internal sealed class OutcomeRecord(string workflowId, string token, Outcome out
             """, ("@id", Key), ("@output", outcome.Output), ("@error", outcome.Error), ("@at", _completedAt));
         // After the predecessor let go of its deduplication id, so that the successor may hold the same one.
         if (outcome.Successor is { } successor)
-            database.Insert(session, successor);
+            database.Insert(session, successor with { DeduplicationId = dedup, Priority = priority });
         _fate = RecordFate.Done;
     }
 

@@ -1,0 +1,143 @@
+using System.Runtime.CompilerServices;
+using System.Text.Json;
+using Drover.Orchestrator.Backlog;
+using Drover.Orchestrator.Runs;
+using Drover.Workflows.Sqlite;
+
+namespace Drover.Cli;
+
+/// <summary>Something that happened in a run, in words.</summary>
+internal sealed record RunEvent(DateTimeOffset Time, string Kind, string? Task, int? Attempt, string Text);
+
+/// <summary>A task that is being worked on.</summary>
+internal sealed record RunWorker(string Task, string Title, string Agent, string LastEvent, TimeSpan Elapsed);
+
+/// <summary>How a live run stands: the workers, and the tasks in scope by shown status.</summary>
+internal sealed record RunSnapshot(IReadOnlyList<RunWorker> Workers, IReadOnlyDictionary<ShownStatus, int> Counts);
+
+/// <summary>What the command line asks of a run.</summary>
+internal sealed record RunRequest(Project Project, RunOptions Given, bool Resume);
+
+/// <summary>A run in this process, in the words of a terminal.</summary>
+internal sealed class RunSession : IAsyncDisposable
+{
+    private readonly RunHost _host;
+    private readonly Project _project;
+    private Dictionary<string, string> _titles = [];
+    private IReadOnlyDictionary<ShownStatus, int> _counts = new Dictionary<ShownStatus, int>();
+    private volatile bool _stale = true;
+
+    private RunSession(RunHost host, Project project) => (_host, _project) = (host, project);
+
+    /// <summary>Starts or adopts the run.</summary>
+    /// <exception cref="Workflows.DroverException">Whatever stands against it; Conflict when another process holds the repository.</exception>
+    public static async Task<RunSession> StartAsync(RunRequest request, CancellationToken cancellationToken)
+    {
+        Project project = request.Project;
+        RunHost host = await RunHost.StartAsync(new RunHostOptions
+        {
+            Directory = project.Root,
+            Settings = project.Settings,
+            Dialect = new SqliteDialect(project.Database.Path, create: false),
+            Given = request.Given,
+            ResumeOnly = request.Resume,
+        }, cancellationToken);
+        // Asked for once before the events are, because they end with it.
+        _ = host.Completion;
+        return new RunSession(host, project);
+    }
+
+    /// <summary>What was found and changed at the start, one line each.</summary>
+    public IEnumerable<string> Opening()
+    {
+        foreach (string line in _host.Found)
+            yield return line;
+        yield return _host.Adopted ? $"continuing the unfinished run {_host.Run.Id}" : $"run {_host.Run.Id}: {_host.Run.Workers} worker(s), landing on {Terminal.StatusStyle.Branch(_host.Run.Target)}";
+        foreach (string line in _host.Changes)
+            yield return line;
+    }
+
+    /// <summary>What happens, live, until the run ends.</summary>
+    public async IAsyncEnumerable<RunEvent> EventsAsync([EnumeratorCancellation] CancellationToken cancellationToken)
+    {
+        await foreach (EventRow row in _host.EventsAsync(cancellationToken))
+        {
+            _stale = true;
+            if (EventText.Of(row) is { } one)
+                yield return one;
+        }
+    }
+
+    /// <summary>How the run stands now; the counts are read anew only when something has happened.</summary>
+    public async Task<RunSnapshot> SnapshotAsync(CancellationToken cancellationToken)
+    {
+        if (_stale)
+        {
+            _stale = false;
+            _counts = await _host.CountsAsync(cancellationToken);
+            _titles = await _host.Client.ReadAsync(db => db.Query("SELECT id, title FROM {d}tasks WHERE project = @project AND status IN ('claimed', 'in_progress')",
+                r => (r.GetString(0), r.GetString(1)), ("@project", _project.Id)).ToDictionary(r => r.Item1, r => r.Item2), cancellationToken);
+        }
+        IEnumerable<RunWorker> workers = _host.Workers.Select(w => new RunWorker(w.Attempt > 1 ? $"{w.Task}#{w.Attempt}" : w.Task, _titles.GetValueOrDefault(w.Task, ""), w.Agent,
+            w.LastLine.Length > 0 && w.LastLine != w.Phase ? $"{w.Phase}: {w.LastLine}" : w.Phase, TimeProvider.System.GetElapsedTime(w.Since)));
+        return new RunSnapshot([.. workers], _counts);
+    }
+
+    /// <summary>Waits for the end; returns the report with every task in the run's scope.</summary>
+    public async Task<(RunReport Report, StatusModel Status)> CompletionAsync()
+    {
+        RunReport report = await _host.Completion;
+        StatusModel status = await _host.Client.ReadAsync(db =>
+        {
+            RunRow run = Board.FindRun(db, _project.Id, report.RunId) ?? _host.Run;
+            return BacklogQueries.Status(db, _project.Id, run.Target, run.Epic);
+        });
+        return (report, status);
+    }
+
+    /// <summary>No new work; what runs goes on. Returns how many tasks run.</summary>
+    public Task<int> RequestDrainAsync() => _host.RequestDrainAsync();
+
+    /// <summary>Stops the agents after their work is saved.</summary>
+    public Task StopAgentsAsync() => _host.StopAgentsAsync();
+
+    public ValueTask DisposeAsync() => _host.DisposeAsync();
+}
+
+/// <summary>Events of the log in words.</summary>
+internal static class EventText
+{
+    /// <summary>Null for an event that says nothing to somebody who watches.</summary>
+    public static RunEvent? Of(EventRow row)
+    {
+        using JsonDocument json = JsonDocument.Parse(row.Data);
+        JsonElement data = json.RootElement;
+        string Get(string name) => data.TryGetProperty(name, out JsonElement value) ? value.ToString() : "";
+        string Oid(string name) => Get(name) is { Length: > 10 } oid ? oid[..10] : Get(name);
+        string? text = row.Type switch
+        {
+            "task.claimed" => Get("continuation") is "" or "0" ? "claimed" : "continues",
+            "task.started" => "started",
+            "task.phase" => Get("phase"),
+            "task.completed" => Get("outcome") == "landed" ? $"landed as {Oid("oid")}" : $"completed without a change: {Get("reason")}",
+            "task.retrying" => $"attempt failed, trying again: {Get("error")}",
+            "task.failed" => $"failed: {Get("error")}",
+            "task.paused" => $"waits for you: {Get("reason")}: {Get("question")}",
+            "task.released" => $"released, will be continued: {Get("reason")}",
+            "task.cancelled" => "cancelled" + (Get("reason") is { Length: > 0 } reason ? $": {reason}" : ""),
+            "task.retried" => "opened again",
+            "task.resolved" => $"answered: {Get("answer")}",
+            "task.created" => $"added: {Get("title")}",
+            "task.blocked" => $"blocked by {Get("by")}",
+            "epic.created" => $"epic added: {Get("title")}",
+            "landing.queued" => "passed its test, waits to land",
+            "landing.intended" => "landing",
+            "landing.held" => $"landing is held: {Get("reason")} {Get("paths").ReplaceLineEndings(", ")}",
+            "run.started" or "run.resumed" or "run.ended" => null,
+            "run.interrupted" => "interrupted: no new work",
+            _ => row.Type,
+        };
+        return text is null ? null
+            : new RunEvent(DateTimeOffset.FromUnixTimeMilliseconds(row.At), row.Type, row.Task, int.TryParse(Get("attempt"), out int n) ? n : null, text.ReplaceLineEndings(" "));
+    }
+}

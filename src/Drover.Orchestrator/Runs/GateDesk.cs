@@ -1,0 +1,110 @@
+using System.Collections.Concurrent;
+using Drover.Orchestrator.Backlog;
+using Drover.Orchestrator.CodingAgents;
+using Drover.Orchestrator.Gates;
+using Drover.Orchestrator.Git;
+using Drover.Workflows;
+using GateEvidence = Drover.Orchestrator.Backlog.GateResult;
+using GateRun = Drover.Orchestrator.Gates.GateResult;
+
+namespace Drover.Orchestrator.Runs;
+
+/// <summary>What a gate showed about one exact tree.</summary>
+internal sealed record GateVerdictOnTree(bool Passed, bool Broken, string Output);
+
+/// <summary>Tests exact trees, each once: evidence is kept by tree, command and gate settings.</summary>
+internal sealed class GateDesk(RunServices services)
+{
+    private readonly ConcurrentBag<int> _freeSlots = [];
+    private int _slots;
+
+    /// <summary>The kept verdict, or a run of the command in a gate worktree set to the tree.</summary>
+    public async Task<GateVerdictOnTree> TestAsync(string tree, string? taskCommand, string task, int attempt, CancellationToken cancellationToken)
+    {
+        GateCommand command = services.GateCommandFor(taskCommand);
+        string commandDigest = RunServices.Digest(command.Text);
+        string settingsDigest = RunServices.Digest(
+            string.Join('\n', services.Settings.GateKeep), services.Settings.WorktreeSetup ?? "", string.Join('\n', services.Settings.EnvironmentPass));
+        GateEvidence? known = await services.Client.ReadAsync(db =>
+            Board.FindGate(db, services.Project, tree, commandDigest, settingsDigest), cancellationToken).ConfigureAwait(false);
+        if (known is not null)
+            return new GateVerdictOnTree(known.Passed, false, known.Output ?? "");
+
+        int slot = _freeSlots.TryTake(out int free) ? free : Interlocked.Increment(ref _slots) - 1;
+        try
+        {
+            services.Live.Note(task, attempt, "testing", command.Text);
+            GateRun result = await RunAsync(slot, tree, command, task, attempt, cancellationToken).ConfigureAwait(false);
+            if (result.Verdict == GateVerdict.Interrupted)
+                throw new OperationCanceledException("the gate was interrupted", cancellationToken);
+            string output = string.IsNullOrWhiteSpace(result.Tail) ? result.Problem ?? "" : result.Tail;
+            if (result.Verdict == GateVerdict.Broken)
+                return new GateVerdictOnTree(false, true, result.Problem ?? output);
+            await services.Client.TransactAsync(tx =>
+            {
+                Board.RecordGate(tx.Session, services.Project, new GateEvidence(
+                    tree, commandDigest, settingsDigest, result.Passed, result.ExitCode, output, (long)result.Duration.TotalMilliseconds, task, attempt));
+                return true;
+            }, CancellationToken.None).ConfigureAwait(false);
+            return new GateVerdictOnTree(result.Passed, false, output);
+        }
+        finally
+        {
+            _freeSlots.Add(slot);
+        }
+    }
+
+    private async Task<GateRun> RunAsync(int slot, string tree, GateCommand command, string task, int attempt, CancellationToken cancellationToken)
+    {
+        GateSetup setup = new(services, slot);
+        string folder = await services.GateFolder.PrepareAsync(
+            slot, tree, [.. services.Settings.GateKeep, .. setup.Kept(services.GateFolder.PathOf(slot))], cancellationToken).ConfigureAwait(false);
+        if (await setup.RunAsync(folder, task, attempt, cancellationToken).ConfigureAwait(false) is { } failed)
+            return failed;
+        string token = NewToken(task, attempt);
+        return await RecordedAsync(token, task, attempt, "gate", hooks => GateRunner.RunAsync(new GateRequest
+        {
+            Command = command,
+            Folder = folder,
+            LogPath = services.State("logs", $"{task}-{attempt}.gate.log"),
+            TmpDir = services.State("tmp", token),
+            RunToken = token,
+            Environment = services.Environment,
+            Clocks = new ProcessClocks(null, null, services.Settings.GateTimeout),
+            Keeper = services.Keeper,
+            Facts = services.GateFolder.Environment,
+        }, hooks, services.Time, cancellationToken)).ConfigureAwait(false);
+    }
+
+    public static string NewToken(string task, int attempt) => $"{task}-{attempt}-{Guid.CreateVersion7():N}";
+
+    /// <summary>Runs a contained process with its row written before it exists and closed after its tree is gone.</summary>
+    public async Task<T> RecordedAsync<T>(string token, string task, int attempt, string kind, Func<AgentHooks, Task<T>> run)
+    {
+        var hooks = new AgentHooks
+        {
+            OnReady = keeper => services.Client.TransactAsync(tx =>
+            {
+                Board.RecordProcess(tx.Session, services.Project, new ProcessRow(token, task, attempt, kind, services.ExecutorId,
+                    keeper.BootId, keeper.PidNamespace, keeper.Pid, keeper.StartTicks));
+                return true;
+            }),
+            OnLine = line => services.Live.Line(task, attempt, line.Text),
+        };
+        T result = await run(hooks).ConfigureAwait(false);
+        await services.Client.TransactAsync(tx =>
+        {
+            Board.EndProcess(tx.Session, services.Project, token, kind);
+            return true;
+        }).ConfigureAwait(false);
+        Discard(services.State("tmp", token));
+        return result;
+    }
+
+    // Only our own temporary folder, named by our token; a link in it is removed, not followed.
+    private static void Discard(string folder)
+    {
+        if (Directory.Exists(folder))
+            Posix.Delete(folder);
+    }
+}

@@ -1,0 +1,246 @@
+using Drover.Orchestrator.Backlog;
+using Drover.Orchestrator.CodingAgents;
+using Drover.Orchestrator.Gates;
+using Drover.Orchestrator.Git;
+using Drover.Workflows;
+
+namespace Drover.Orchestrator.Runs;
+
+/// <summary>The step bodies of a task's life. Each can be repeated at any time: it looks first what is there.</summary>
+internal sealed class TaskSteps(RunServices services)
+{
+    /// <summary>Step 1: the attempt's base and where it goes on; null when the task is no longer this attempt's.</summary>
+    public async Task<TaskStart?> FindStartAsync(TaskInput input, CancellationToken cancellationToken)
+    {
+        (TaskRow? task, AttemptRow? attempt, LandingRow? landing, RunRow? run) = await services.Client.ReadAsync(db => (
+            Board.Find(db, input.Project, input.Task), Board.FindAttempt(db, input.Project, input.Task, input.Attempt),
+            Board.FindLanding(db, input.Project, input.Task, input.Attempt), Board.FindRun(db, input.Project, input.Run)), cancellationToken).ConfigureAwait(false);
+        if (task is null || attempt is null || run is null || task.Attempts != input.Attempt)
+            return null;
+        string tip = await services.Landing.ResolveTargetAsync(run.Target, cancellationToken).ConfigureAwait(false);
+        bool accepted = task.Answer == "accept" && attempt.WorkOid is not null;
+        bool tested = attempt.WorkOid is not null && task.Answer is null
+            && (attempt.Phase is "gate" or "landing" || landing is { State: LandingState.Conflict or LandingState.Held or LandingState.Waiting });
+        return new TaskStart(run.Target, attempt.BaseOid ?? tip, DateTimeOffset.FromUnixTimeMilliseconds(attempt.ClaimedAt).ToString("O"),
+            accepted || tested ? "gate" : "agent", attempt.WorkOid, attempt.TreeOid, accepted, attempt.Turns, attempt.ConflictTurnUsed && task.Answer is null);
+    }
+
+    /// <summary>Step 3: the worktree, made or adopted, with copied files and set-up.</summary>
+    public async Task<WorktreeReady> PrepareWorktreeAsync(TaskInput input, TaskStart start, CancellationToken cancellationToken)
+    {
+        services.Live.Begin(input.Task, input.Attempt, services.Agent.Type);
+        services.Live.Note(input.Task, input.Attempt, "worktree", "");
+        await EndLeftoversAsync(input, cancellationToken).ConfigureAwait(false);
+        Worktree worktree = await services.Worktrees.EnsureAsync(Name(input), start.BaseOid, cancellationToken).ConfigureAwait(false);
+        CopyFiles(worktree.Path);
+        if (services.Settings.WorktreeSetup is not { } text || start.Entry != "agent")
+            return new WorktreeReady(worktree.Path, null);
+        GateCommand command = GateCommand.Parse(text);
+        string record = services.State("setup", worktree.Name.Key), key = SetupCommand.KeyOf(command, worktree.Path);
+        if (File.Exists(record) && await File.ReadAllTextAsync(record, cancellationToken).ConfigureAwait(false) == key)
+            return new WorktreeReady(worktree.Path, null);
+        string token = GateDesk.NewToken(input.Task, input.Attempt);
+        Gates.GateResult result = await services.Gates.RecordedAsync(token, input.Task, input.Attempt, "setup", hooks => SetupCommand.RunAsync(new GateRequest
+        {
+            Command = command,
+            Folder = worktree.Path,
+            LogPath = services.State("logs", $"{worktree.Name.Key}.setup.log"),
+            TmpDir = services.State("tmp", token),
+            RunToken = token,
+            Environment = services.Environment,
+            Clocks = new ProcessClocks(null, null, services.Settings.SetupTimeout),
+            Keeper = services.Keeper,
+        }, hooks, services.Time, cancellationToken)).ConfigureAwait(false);
+        if (result.Verdict == GateVerdict.Interrupted)
+            throw new OperationCanceledException("set-up was interrupted", cancellationToken);
+        if (!result.Passed)
+            return new WorktreeReady(worktree.Path, $"worktree.setup failed ({result.Problem}); see {result.LogPath}");
+        PrivateFiles.Write(record, key);
+        return new WorktreeReady(worktree.Path, null);
+    }
+
+    /// <summary>Step 4: one turn of the agent, contained. A turn that was stopped has no result.</summary>
+    public async Task<TurnResult> RunAgentAsync(TaskInput input, int turn, TurnGiven? given, CancellationToken cancellationToken)
+    {
+        await EndLeftoversAsync(input, cancellationToken).ConfigureAwait(false);
+        (TaskRow task, AttemptRow attempt, AttemptRow? previous) = await services.Client.ReadAsync(db => (
+            Board.Get(db, input.Project, input.Task), Board.FindAttempt(db, input.Project, input.Task, input.Attempt)!,
+            input.Attempt > 1 ? Board.FindAttempt(db, input.Project, input.Task, input.Attempt - 1) : null), cancellationToken).ConfigureAwait(false);
+        AttemptName name = Name(input);
+        Worktree worktree = await services.Worktrees.EnsureAsync(name, attempt.BaseOid!, cancellationToken).ConfigureAwait(false);
+        await services.Control.CaptureAsync(worktree, cancellationToken).ConfigureAwait(false);
+        string token = GateDesk.NewToken(input.Task, input.Attempt);
+        string log = services.State("logs", $"{name.Key}.{turn}.log");
+        await RecordPhaseAsync(input, new AttemptFacts { Phase = "agent", Agent = services.Agent.Type, LogPath = Path.GetRelativePath(services.Repository.Root, log) })
+            .ConfigureAwait(false);
+        services.Live.Note(input.Task, input.Attempt, "agent", "started");
+        AgentReport report = await services.Gates.RecordedAsync(token, input.Task, input.Attempt, "agent", hooks => services.Agent.RunAsync(new AgentRequest
+        {
+            RunId = input.Run,
+            TaskId = input.Task,
+            Title = task.Title,
+            Attempt = input.Attempt,
+            Worktree = worktree.Path,
+            Prompt = Prompt(task, previous, given),
+            PromptPath = services.State("prompts", $"{name.Key}.{turn}.txt"),
+            LogPath = log,
+            TmpDir = services.State("tmp", token),
+            RunToken = token,
+            Environment = services.Environment,
+            ResumeSessionId = attempt.SessionId,
+            Clocks = new ProcessClocks(services.Settings.StartTimeout is { Ticks: > 0 } first ? first : null,
+                services.Settings.SilenceTimeout, services.Settings.TaskTimeout),
+        }, hooks, cancellationToken)).ConfigureAwait(false);
+        if (report.Survivors.Count > 0)
+            throw new DroverException(ErrorCode.External, $"{report.Survivors.Count} processes of {input.Task} cannot be ended (pid {report.Survivors[0].Pid}): end them by hand");
+        if (report.Outcome == AgentOutcome.Interrupted)
+            throw new OperationCanceledException("the agent was interrupted", cancellationToken);
+        return new TurnResult(Word(report.Outcome), report.Summary, report.ExitCode, report.SessionId,
+            report.InputTokens + report.OutputTokens, report.CostUsd is { } usd ? (long)(usd * 1_000_000) : null, report.LimitResetAt?.ToUnixTimeMilliseconds());
+    }
+
+    /// <summary>Step 5: everything the worktree holds as one commit, and what a person must look at first.</summary>
+    public async Task<CommitResult> CommitAsync(TaskInput input, TaskStart start, TurnGiven? given, CancellationToken cancellationToken)
+    {
+        services.Live.Note(input.Task, input.Attempt, "commit", "");
+        AttemptName name = Name(input);
+        Worktree worktree = await services.Worktrees.EnsureAsync(name, start.BaseOid, cancellationToken).ConfigureAwait(false);
+        ControlCapture before = await services.Control.CaptureAsync(worktree, cancellationToken).ConfigureAwait(false);
+        IReadOnlyList<ControlDifference> differences = await services.Control.CompareAsync(worktree, before, cancellationToken).ConfigureAwait(false);
+        if (differences.Count > 0)
+            await services.Control.RestoreAsync(worktree, before, differences, services.Time, cancellationToken).ConfigureAwait(false);
+        TaskRow task = await services.Client.ReadAsync(db => Board.Get(db, input.Project, input.Task), cancellationToken).ConfigureAwait(false);
+        Work work = await services.Commits.CreateAsync(worktree, new WorkRequest
+        {
+            Message = task.Title,
+            Identity = services.Repository.Identity(),
+            Date = DateTimeOffset.Parse(start.Date, System.Globalization.CultureInfo.InvariantCulture),
+            Limits = new FindingLimits { MaxDeletedPaths = services.Settings.MaxDeletedPaths },
+            Turn = given is null ? null : new ConflictTurn(given.Work, given.Tip, given.Scaffold, given.Paths),
+        }, cancellationToken).ConfigureAwait(false);
+        services.Control.Forget(name);
+        (string? reason, string? question) = differences.Count > 0
+            ? (PauseReason.Tampered, "the agent changed " + string.Join(", ", differences.Take(5).Select(d => d.Name)) + "; it was put back: --accept lands the work, --abandon gives it up")
+            : Question(work.Findings);
+        return new CommitResult(work.Oid, work.Tree, work.IsNoOp, work.Changes.Count, reason, question);
+    }
+
+    /// <summary>Step 7: merged onto the target's tip as it is now, and tested as exactly that tree.</summary>
+    public async Task<GateOutcome> MergeAndGateAsync(TaskInput input, string target, string workOid, CancellationToken cancellationToken)
+    {
+        TaskRow task = await services.Client.ReadAsync(db => Board.Get(db, input.Project, input.Task), cancellationToken).ConfigureAwait(false);
+        string tip = await services.Landing.ResolveTargetAsync(target, cancellationToken).ConfigureAwait(false);
+        switch (await services.Landing.MergeAsync(tip, workOid, cancellationToken).ConfigureAwait(false))
+        {
+            case MergeOutcome.Conflict conflict:
+                return new GateOutcome("conflict", tip, null, conflict.Hunks, conflict.Tree, conflict.Paths);
+            case MergeOutcome.Unrelated:
+                return new GateOutcome("broken", tip, null, "its history has nothing in common with the target", null, null);
+            case MergeOutcome.Clean clean:
+                string? tipTree = await services.Repository.ResolveAsync(tip + "^{tree}", cancellationToken).ConfigureAwait(false);
+                if (clean.Tree == tipTree)
+                    return new GateOutcome("empty", tip, clean.Tree, null, null, null);
+                GateVerdictOnTree verdict = await services.Gates.TestAsync(clean.Tree, task.TestCommand, input.Task, input.Attempt, cancellationToken).ConfigureAwait(false);
+                return new GateOutcome(verdict.Passed ? "passed" : verdict.Broken ? "broken" : "red", tip, clean.Tree, verdict.Passed ? null : verdict.Output, null, null);
+            default:
+                throw new InvalidOperationException("an unknown merge outcome");
+        }
+    }
+
+    /// <summary>Step 10: the worktree with both sides joined and the markers in the files, for one more turn.</summary>
+    public async Task<TurnGiven> GiveConflictAsync(TaskInput input, TaskStart start, string workOid, CancellationToken cancellationToken)
+    {
+        string tip = await services.Landing.ResolveTargetAsync(start.Target, cancellationToken).ConfigureAwait(false);
+        if (await services.Landing.MergeAsync(tip, workOid, cancellationToken).ConfigureAwait(false) is not MergeOutcome.Conflict conflict)
+            return new TurnGiven(workOid, tip, workOid, [], "the conflict is gone: the target moved; check that your change is still right");
+        Worktree worktree = await services.Worktrees.EnsureAsync(Name(input), start.BaseOid, cancellationToken).ConfigureAwait(false);
+        ConflictTurn turn = await services.Landing.BeginConflictTurnAsync(worktree, workOid, tip, conflict, services.Repository.Identity(),
+            DateTimeOffset.Parse(start.Date, System.Globalization.CultureInfo.InvariantCulture), cancellationToken).ConfigureAwait(false);
+        return new TurnGiven(turn.Work, turn.Tip, turn.Scaffold, turn.Paths, conflict.Hunks);
+    }
+
+    /// <summary>Step 11: the worktree and the branch go, once every byte is under a ref.</summary>
+    public async Task<bool> CleanUpAsync(TaskInput input, CancellationToken cancellationToken)
+    {
+        services.Live.End(input.Task, input.Attempt);
+        TaskRow? task = await services.Client.ReadAsync(db => Board.Find(db, input.Project, input.Task), cancellationToken).ConfigureAwait(false);
+        // Another workflow may continue this very attempt; then the worktree is its own.
+        if (task is { Attempts: var now, Status: StoredStatus.Claimed or StoredStatus.InProgress or StoredStatus.Paused or StoredStatus.Open, Continues: not null } && now == input.Attempt)
+            return false;
+        await services.Worktrees.RemoveAsync(Name(input), cancellationToken).ConfigureAwait(false);
+        string setup = services.State("setup", Name(input).Key);
+        if (File.Exists(setup))
+            File.Delete(setup);
+        return true;
+    }
+
+    public static AttemptName Name(TaskInput input) => new(input.Task, input.Attempt);
+
+    private Task RecordPhaseAsync(TaskInput input, AttemptFacts facts) => services.Client.TransactAsync(tx =>
+        Board.RecordFacts(tx.Session, input.Project, input.Task, input.Attempt, facts));
+
+    // What an earlier execution of this attempt left running ends before anything new starts in its worktree (X-04).
+    private async Task EndLeftoversAsync(TaskInput input, CancellationToken cancellationToken)
+    {
+        IReadOnlyList<ProcessRow> rows = await services.Client.ReadAsync(db => Board.LiveProcesses(db, input.Project), cancellationToken).ConfigureAwait(false);
+        foreach (ProcessRow row in rows.Where(r => r.Task == input.Task && r.Kind != "gate"))
+            await Leftovers.EndAsync(services, row, cancellationToken).ConfigureAwait(false);
+    }
+
+    private void CopyFiles(string worktree)
+    {
+        foreach (string pattern in services.Settings.WorktreeCopy)
+        {
+            string from = Path.GetFullPath(Path.Combine(services.Repository.Root, pattern)), to = Path.GetFullPath(Path.Combine(worktree, pattern));
+            if (!from.StartsWith(services.Repository.Root + "/", StringComparison.Ordinal) || !to.StartsWith(worktree + "/", StringComparison.Ordinal))
+                throw new DroverException(ErrorCode.InvalidInput, $"worktree.copy names {pattern}, which is outside the repository");
+            if (!File.Exists(from) || File.Exists(to))
+                continue;
+            Directory.CreateDirectory(Path.GetDirectoryName(to)!);
+            File.Copy(from, to);
+            if (!OperatingSystem.IsWindows())
+                File.SetUnixFileMode(to, UnixFileMode.UserRead | UnixFileMode.UserWrite);
+        }
+    }
+
+    private string Prompt(TaskRow task, AttemptRow? previous, TurnGiven? given) => PromptBuilder.Build(new PromptParts
+    {
+        Title = task.Title,
+        Description = task.Description,
+        TestCommand = task.TestCommand ?? services.Settings.TestCommand,
+        Conflict = given?.Hunks,
+        GateOutput = previous?.GateOutput,
+        PreviousFailure = previous?.Error,
+        Note = task.AnswerNote,
+    });
+
+    private static (string? Reason, string? Question) Question(IReadOnlyList<Finding> findings)
+    {
+        foreach (Finding finding in findings)
+        {
+            string? reason = finding.Kind switch
+            {
+                FindingKind.Deletions => PauseReason.Deletions,
+                FindingKind.Secret => PauseReason.Secret,
+                FindingKind.LargeFile => PauseReason.LargeFile,
+                FindingKind.ConflictMarker => PauseReason.Conflict,
+                // Files hidden by the agent's own ignore file stay in the rescue ref; they hold nothing up.
+                FindingKind.NewlyIgnored => null,
+                _ => PauseReason.Tampered,
+            };
+            if (reason is not null)
+                return (reason, RunFlow.OneLine($"{finding.Text}: {string.Join(", ", finding.Paths.Take(5))}{(finding.Paths.Count > 5 ? ", …" : "")}"));
+        }
+        return (null, null);
+    }
+
+    private static string Word(AgentOutcome outcome) => outcome switch
+    {
+        AgentOutcome.Succeeded => "succeeded",
+        AgentOutcome.TimedOut => "timeout",
+        AgentOutcome.Crashed => "crashed",
+        AgentOutcome.LimitReached => "limit",
+        AgentOutcome.Unknown => "unknown",
+        _ => "failed",
+    };
+}
