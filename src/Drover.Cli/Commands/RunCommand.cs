@@ -53,9 +53,8 @@ internal sealed class RunCommand
         if (parsed.GetValue(_dryRun))
             return await PlanAsync(project, given, parsed.GetValue(_json), cancellationToken);
         await RunChecks.CheckRowsAsync(project, given.Epic, cancellationToken);
-        if (_resume)
-            await SayWhatIsThereAsync(project, cancellationToken);
-        return await ExecuteAsync(new RunRequest(project, given, _resume), parsed.GetValue(_json), cancellationToken);
+        string? found = _resume ? await FoundAsync(project, cancellationToken) : null;
+        return await ExecuteAsync(new RunRequest(project, given, _resume, found), parsed.GetValue(_json), cancellationToken);
     }
 
     private static async Task<int> ExecuteAsync(RunRequest request, bool json, CancellationToken cancellationToken)
@@ -70,6 +69,8 @@ internal sealed class RunCommand
     {
         Output output = request.Project.Caller.Output;
         await using RunSession session = await RunSession.StartAsync(request, cancellationToken);
+        if (request.Found is { } found)
+            output.Say(found);
         foreach (string line in session.Opening())
             output.Say(line);
         using var interrupts = new Interrupts(session, request.Project.Caller);
@@ -132,12 +133,10 @@ internal sealed class RunCommand
         return ExitCodes.Done;
     }
 
-    private async Task SayWhatIsThereAsync(Project project, CancellationToken cancellationToken)
+    private static async Task<string> FoundAsync(Project project, CancellationToken cancellationToken)
     {
         (RunRow? run, IReadOnlyDictionary<string, int> counts) = await project.ReadAsync(db =>
             (Board.ActiveRun(db, project.Id), BacklogQueries.Counts(db, project.Id)), cancellationToken);
-        _caller.Output.Say(run is null
-            ? "there is no unfinished run; starting a new one"
-            : $"found the unfinished run {run.Id}: {StatusCommand.OneLine(counts)}");
+        return run is null ? "found no unfinished run; starting a new one" : $"found the unfinished run {run.Id}: {StatusCommand.OneLine(counts)}";
     }
 }
