@@ -146,6 +146,20 @@ public sealed class BacklogCommandTests
     }
 
     [Fact]
+    public async Task Fifty_writers_at_once_lose_nothing_and_see_no_lock()
+    {
+        using var program = new DroverProgram();
+        string blocker = program.Add("Write the parser");
+        // In groups, for small machines: each is a process of its own.
+        foreach (int[] group in Enumerable.Range(0, 50).Chunk(10))
+        {
+            Answer[] answers = await Task.WhenAll(group.Select(n => Task.Run(() => program.Run("add", $"Write the printer number {n}", "--blocked-by", blocker))));
+            Assert.All(answers, a => a.Ok());
+        }
+        Assert.Equal("0 running, 1 queued, 0 completed, 50 blocked\n", program.Run("status", "--oneline").Ok().Output);
+    }
+
+    [Fact]
     public void L01_foreign_text_is_harmless_on_the_terminal_and_escaped_in_json()
     {
         using var program = new DroverProgram();

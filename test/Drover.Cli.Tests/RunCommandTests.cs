@@ -112,6 +112,12 @@ public sealed class RunCommandTests
             Assert.Contains($"held by pid {run.Id}", Assert.Single(second.ErrorLines), StringComparison.Ordinal);
         }
 
+        run.Signal("STOP");
+        Answer stopped = program.Run("run");
+        run.Signal("CONT");
+        Assert.Equal(4, stopped.ExitCode);
+        Assert.Contains($"held by pid {run.Id}, stopped", Assert.Single(stopped.ErrorLines), StringComparison.Ordinal);
+
         Assert.Equal($"Cancelled {slow}: Write the parser\n", program.Run("cancel", slow, "--reason", "too slow").Ok().Output);
         Answer answer = await run.EndAsync();
         Assert.True(answer.ExitCode == 0, answer.Error);
