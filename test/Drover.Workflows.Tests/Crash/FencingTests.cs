@@ -21,6 +21,8 @@ public sealed class FencingTests
     private static Task StopOutsideCommitAsync(ChaosRun run, ChildProcess child) => Eventually.TrueAsync(() =>
     {
         child.Stop();
+        if (!File.ReadLines($"/proc/{child.Id}/status").Any(l => l.StartsWith("State:\tT", StringComparison.Ordinal)))
+            return false;
         using FileLock commit = FileLock.Open(run.Database + ".lock");
         if (commit.TryTake())
         {
