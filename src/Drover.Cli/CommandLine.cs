@@ -22,6 +22,9 @@ internal static class CommandLine
                 caller.Output.Line("drover " + Version);
                 return ExitCodes.Done;
             }
+            // Asked by every shell prompt: building the command tree would take longer than the answer.
+            if (args is ["status", "--oneline"])
+                return await StatusCommand.OneLineAsync(caller);
             return await ParseAndRunAsync(args, caller);
         });
         // The last flush may find a closed pipe, too.

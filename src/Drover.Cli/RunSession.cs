@@ -23,7 +23,7 @@ internal sealed class RunSession : IAsyncDisposable
 {
     private readonly RunHost _host;
     private readonly Project _project;
-    private Dictionary<string, string> _titles = [];
+    private readonly System.Collections.Concurrent.ConcurrentDictionary<string, string> _titles = new(StringComparer.Ordinal);
     private IReadOnlyDictionary<ShownStatus, int> _counts = new Dictionary<ShownStatus, int>();
     private volatile bool _stale = true;
 
@@ -63,8 +63,10 @@ internal sealed class RunSession : IAsyncDisposable
         await foreach (EventRow row in _host.EventsAsync(cancellationToken))
         {
             _stale = true;
-            if (EventText.Of(row) is { } one)
-                yield return one;
+            if (EventText.Of(row) is not { } one)
+                continue;
+            // Watching people know titles, not ids.
+            yield return one is { Kind: "task.started", Task: { } task } ? one with { Text = $"{one.Text}: {await TitleAsync(task)}" } : one;
         }
     }
 
@@ -75,12 +77,22 @@ internal sealed class RunSession : IAsyncDisposable
         {
             _stale = false;
             _counts = await _host.CountsAsync(cancellationToken);
-            _titles = await _host.Client.ReadAsync(db => db.Query("SELECT id, title FROM {d}tasks WHERE project = @project AND status IN ('claimed', 'in_progress')",
-                r => (r.GetString(0), r.GetString(1)), ("@project", _project.Id)).ToDictionary(r => r.Item1, r => r.Item2), cancellationToken);
         }
-        IEnumerable<RunWorker> workers = _host.Workers.Select(w => new RunWorker(w.Attempt > 1 ? $"{w.Task}#{w.Attempt}" : w.Task, _titles.GetValueOrDefault(w.Task, ""), w.Agent,
-            w.LastLine.Length > 0 && w.LastLine != w.Phase ? $"{w.Phase}: {w.LastLine}" : w.Phase, TimeProvider.System.GetElapsedTime(w.Since)));
-        return new RunSnapshot([.. workers], _counts);
+        var workers = new List<RunWorker>();
+        foreach (WorkerView worker in _host.Workers)
+        {
+            string last = worker.LastLine.Length > 0 && worker.LastLine != worker.Phase ? $"{worker.Phase}: {worker.LastLine}" : worker.Phase;
+            workers.Add(new RunWorker(worker.Attempt > 1 ? $"{worker.Task}#{worker.Attempt}" : worker.Task, await TitleAsync(worker.Task), worker.Agent, last,
+                TimeProvider.System.GetElapsedTime(worker.Since)));
+        }
+        return new RunSnapshot(workers, _counts);
+    }
+
+    private async ValueTask<string> TitleAsync(string task)
+    {
+        if (!_titles.TryGetValue(task, out string? title))
+            _titles[task] = title = await _host.Client.ReadAsync(db => Board.Find(db, _project.Id, task)?.Title ?? "", CancellationToken.None);
+        return title;
     }
 
     /// <summary>Waits for the end; returns the report with every task in the run's scope.</summary>

@@ -14,6 +14,9 @@ public static class NativeLibraryChoice
     /// <summary>Where the library in use came from; for <c>drover doctor</c>.</summary>
     public static string Source { get; private set; } = "not loaded";
 
+    /// <summary>The loaded library.</summary>
+    internal static IntPtr Handle { get; private set; }
+
     /// <summary>The version in use, such as <c>3.40.1</c>.</summary>
     public static string Version
     {
@@ -42,7 +45,7 @@ public static class NativeLibraryChoice
             if (s_initialized)
                 return;
             NativeLibrary.SetDllImportResolver(typeof(SQLitePCL.SQLite3Provider_e_sqlite3).Assembly, static (name, assembly, search) =>
-                name == "e_sqlite3" ? Load(assembly, search) : IntPtr.Zero);
+                name == "e_sqlite3" ? Handle = Load(assembly, search) : IntPtr.Zero);
             SQLitePCL.raw.SetProvider(new SQLitePCL.SQLite3Provider_e_sqlite3());
             s_initialized = true;
         }

@@ -53,6 +53,9 @@ public sealed class SqliteDialect : SqlDialect
     protected override string Now => "@now";
 
     /// <inheritdoc/>
+    protected override string InsertOrder => "rowid";
+
+    /// <inheritdoc/>
     protected override string SkipLocked => "";
 
     /// <inheritdoc/>

@@ -11,12 +11,19 @@ namespace Drover.Workflows.Sqlite;
 internal sealed class SqliteWriterSession : WriterSession
 {
     // 4,000 pages: measured 15-40 % quicker than the default of 1,000, and still small to replay.
-    private const long CheckpointBytes = 4_000 * 4_096L;
-    private const long RestartBytes = 64L * 1024 * 1024;
+    private const int CheckpointFrames = 4_000;
+    private const int TruncateFrames = 16_000;
+
+    // When a reader still needs old pages the log goes on growing: the next attempt is worth its syncs only some pages later.
+    private const int RetryFrames = 1_000;
 
     private readonly sqlite3 _handle;
     private readonly FileLock _commitLock;
-    private readonly string _walPath;
+    private readonly WalLength _wal;
+    private readonly RawStatements _statements;
+    private readonly Func<string, string> _expand;
+    private int _framesBefore;
+    private int _nextCheckpoint = CheckpointFrames;
     private bool _inTransaction;
     private long _dataVersion = -1;
 
@@ -25,8 +32,18 @@ internal sealed class SqliteWriterSession : WriterSession
     {
         _handle = connection.Handle!;
         _commitLock = commitLock;
-        _walPath = dialect.Path + "-wal";
+        _wal = new WalLength(_handle);
+        _statements = new RawStatements(_handle);
+        _expand = dialect.Expand;
     }
+
+    /// <inheritdoc/>
+    public override int Execute(string sql, params ReadOnlySpan<(string Name, object? Value)> args) =>
+        _statements.TryExecute(sql, _expand, args, NowMs, out int rows) ? rows : base.Execute(sql, args);
+
+    /// <inheritdoc/>
+    public override long Number(string sql, params ReadOnlySpan<(string Name, object? Value)> args) =>
+        _statements.TryNumber(sql, _expand, args, NowMs, out long number) ? number : base.Number(sql, args);
 
     protected internal override void Begin()
     {
@@ -85,18 +102,15 @@ internal sealed class SqliteWriterSession : WriterSession
     // Called with the commit lock held; automatic checkpoints are off on every connection.
     private void Checkpoint()
     {
-        long size = WalSize();
-        if (size < CheckpointBytes)
+        int frames = _wal.Frames;
+        if (frames < _framesBefore)
+            _nextCheckpoint = CheckpointFrames;
+        _framesBefore = frames;
+        if (frames < _nextCheckpoint)
             return;
-        int mode = size > RestartBytes ? raw.SQLITE_CHECKPOINT_TRUNCATE : raw.SQLITE_CHECKPOINT_PASSIVE;
-        // A busy result only means that a reader still needs old pages; the next commit tries again.
+        int mode = frames > TruncateFrames ? raw.SQLITE_CHECKPOINT_TRUNCATE : raw.SQLITE_CHECKPOINT_PASSIVE;
         _ = raw.sqlite3_wal_checkpoint_v2(_handle, "main", mode, out _, out _);
-    }
-
-    private long WalSize()
-    {
-        var wal = new FileInfo(_walPath);
-        return wal.Exists ? wal.Length : 0;
+        _nextCheckpoint = frames + RetryFrames;
     }
 
     protected override void Dispose(bool disposing)
@@ -104,6 +118,8 @@ internal sealed class SqliteWriterSession : WriterSession
         if (disposing)
         {
             Rollback();
+            _statements.Dispose();
+            _wal.Dispose();
             base.Dispose(disposing);
             _commitLock.Dispose();
             return;

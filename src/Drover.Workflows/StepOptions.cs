@@ -3,6 +3,8 @@ namespace Drover.Workflows;
 /// <summary>How a step is retried. Attempts and pauses live in memory: a crash begins them again, as in the DBOS SDKs.</summary>
 public sealed record StepOptions
 {
+    internal static StepOptions Default { get; } = new();
+
     /// <summary>Attempts in all. Default 1: no retry.</summary>
     public int Attempts { get; init; } = 1;
 

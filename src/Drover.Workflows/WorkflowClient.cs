@@ -237,12 +237,17 @@ public sealed class WorkflowClient : IAsyncDisposable
     {
         using Wakeups.Registration registration = _wakeups.Register(Wakeups.Result(id));
         _database.Writer.WatchClosely = true;
+        // What runs here wakes us when it ends; a look before that would find it running.
+        bool look = _engine is null || !_engine.IsRunning(id);
         while (true)
         {
             Task signal = registration.Next;
-            WorkflowStatus? status = await StatusAsync(id, cancellationToken).ConfigureAwait(false);
-            if (status is { IsEnded: true })
+            if (look && await IsEndedAsync(id, cancellationToken).ConfigureAwait(false)
+                && await StatusAsync(id, cancellationToken).ConfigureAwait(false) is { IsEnded: true } status)
+            {
                 return status;
+            }
+            look = true;
             try
             {
                 await signal.WaitAsync(SafetyNet, _time, cancellationToken).ConfigureAwait(false);
@@ -253,6 +258,9 @@ public sealed class WorkflowClient : IAsyncDisposable
             }
         }
     }
+
+    private ValueTask<bool> IsEndedAsync(string id, CancellationToken cancellationToken) => _database.ReadAsync(session => session.Text(
+        "SELECT status FROM {p}workflow_status WHERE workflow_uuid = @id", ("@id", id)) is "SUCCESS" or "ERROR" or "CANCELLED" or "MAX_RECOVERY_ATTEMPTS_EXCEEDED", cancellationToken);
 
     /// <summary>Closes a client that was opened by <see cref="ConnectAsync"/>; an engine closes its own.</summary>
     public async ValueTask DisposeAsync()

@@ -34,7 +34,7 @@ public sealed class WorkflowContext
         if (_execution.Begin(checkpoint) is { } recorded)
             Replay(checkpoint, recorded);
         else
-            StepRunner.Start(_execution, checkpoint, body, options ?? new());
+            StepRunner.Start(_execution, checkpoint, body, options ?? StepOptions.Default);
         return checkpoint.Task;
     }
 

@@ -111,6 +111,9 @@ public sealed class WorkflowEngine : IAsyncDisposable
             await Lease.DisposeAsync().ConfigureAwait(false);
     }
 
+    /// <summary>True while an execution of the workflow has not ended in this process: its end wakes every waiter here.</summary>
+    internal bool IsRunning(string workflowId) => _running.TryGetValue(workflowId, out WorkflowExecutor? execution) && !execution.Ended.IsCompleted;
+
     internal void Run(WorkflowDefinition definition, ClaimedWorkflow claimed)
     {
         var execution = new WorkflowExecutor(this, definition, claimed);

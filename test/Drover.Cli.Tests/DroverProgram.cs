@@ -57,15 +57,32 @@ public sealed class DroverProgram : IDisposable
     public Answer Run(params string[] arguments) => RunIn(Root, arguments);
 
     /// <summary>Runs drover in a folder.</summary>
-    public Answer RunIn(string folder, params string[] arguments)
+    public Answer RunIn(string folder, params string[] arguments) => Finish(StartInfo(folder, arguments));
+
+    /// <summary>Starts a process and waits for its end.</summary>
+    public static Answer Finish(ProcessStartInfo start)
     {
-        using Process process = Process.Start(StartInfo(folder, arguments))!;
+        using Process process = Process.Start(start)!;
         process.StandardInput.Close();
         Task<string> error = process.StandardError.ReadToEndAsync();
         string output = process.StandardOutput.ReadToEnd();
         process.WaitForExit();
         return new Answer(process.ExitCode, output, error.GetAwaiter().GetResult());
     }
+
+    /// <summary>Starts drover in the repository and lets it run.</summary>
+    public LiveProgram Start(params string[] arguments) => new(StartInfo(Root, arguments));
+
+    /// <summary>The repository's tasks by title: status, attempts, landed.</summary>
+    public Dictionary<string, JsonElement> Tasks() =>
+        Run("status", "--json").Ok().Json.GetProperty("tasks").EnumerateArray().ToDictionary(t => t.GetProperty("title").GetString()!, t => t);
+
+    /// <summary>The status word of a task.</summary>
+    public string StatusOf(string task) => Run("info", task, "--json").Ok().Json.GetProperty("status").GetString()!;
+
+    /// <summary>The ids of the tasks that landed, newest first, by git's account.</summary>
+    public string[] Landings() => Git("log", "--first-parent", "--format=%(trailers:key=Drover-Task,valueonly,separator=%x2C)", "trunk")
+        .Split('\n', StringSplitOptions.RemoveEmptyEntries);
 
     /// <summary>How drover is started, with none of this process's own settings.</summary>
     public ProcessStartInfo StartInfo(string folder, params string[] arguments)
@@ -79,6 +96,38 @@ public sealed class DroverProgram : IDisposable
         foreach ((string name, string? value) in Environment)
             start.Environment[name] = value;
         return start;
+    }
+
+    /// <summary>How drover is started by somebody who must obey file permissions; null when that cannot be arranged.</summary>
+    public Func<string[], ProcessStartInfo>? NobodyProgram()
+    {
+        if (System.Environment.UserName != "root")
+            return arguments => StartInfo(Root, arguments);
+        ProcessStartInfo AsNobody(string[] arguments)
+        {
+            ProcessStartInfo start = StartInfo(Root, arguments);
+            foreach (string argument in (string[])[start.FileName, "--clear-groups", "65534", "--regid", "65534", "--reuid"])
+                start.ArgumentList.Insert(0, argument);
+            start.FileName = "setpriv";
+            return start;
+        }
+        try
+        {
+            Process.Start("chown", ["-R", "65534:65534", _folder.Path]).WaitForExit();
+            return Finish(AsNobody(["--version"])).ExitCode == 0 ? AsNobody : null;
+        }
+        catch (System.ComponentModel.Win32Exception)
+        {
+            return null;
+        }
+    }
+
+    /// <summary>Makes every folder of the repository read-only.</summary>
+    public void TakeWriteAway()
+    {
+        const UnixFileMode Write = UnixFileMode.UserWrite | UnixFileMode.GroupWrite | UnixFileMode.OtherWrite;
+        foreach (string entry in Directory.EnumerateFileSystemEntries(Root, "*", SearchOption.AllDirectories).Prepend(Root))
+            File.SetUnixFileMode(entry, File.GetUnixFileMode(entry) & ~Write);
     }
 
     /// <summary>Runs git in the repository; returns its output.</summary>
@@ -98,7 +147,7 @@ public sealed class DroverProgram : IDisposable
 
     /// <summary>Adds a task; returns its id.</summary>
     public string Add(string title, params string[] arguments) =>
-        Run(["add", title, "--description", "Written by a test of the command line", "--json", .. arguments]).Ok().Json.GetProperty("id").GetString()!;
+        Run(["add", title, .. arguments.Contains("--description") ? (string[])[] : ["--description", "Written by a test of the command line"], "--json", .. arguments]).Ok().Json.GetProperty("id").GetString()!;
 
     /// <summary>Digests of everything a refused command must not touch: the database, its journal, the settings and the repository's own files.</summary>
     public IReadOnlyDictionary<string, string> Fingerprint()
@@ -106,9 +155,12 @@ public sealed class DroverProgram : IDisposable
         var digests = new SortedDictionary<string, string>(StringComparer.Ordinal);
         foreach (string file in Directory.EnumerateFiles(Root, "*", SearchOption.AllDirectories))
         {
-            // The index of the journal and the lock files hold no data.
+            // The index of the journal, the lock files, an empty journal and the copy of git's settings hold no data of the user.
             string name = Path.GetRelativePath(Root, file);
-            if (!name.EndsWith("-shm", StringComparison.Ordinal) && !name.EndsWith(".lock", StringComparison.Ordinal))
+            bool data = !name.EndsWith("-shm", StringComparison.Ordinal) && !name.EndsWith(".lock", StringComparison.Ordinal)
+                && !(name.EndsWith("-wal", StringComparison.Ordinal) && new FileInfo(file).Length == 0)
+                && !name.StartsWith(Path.Combine(".drover", "git"), StringComparison.Ordinal);
+            if (data)
                 digests[name] = Convert.ToHexString(SHA256.HashData(File.ReadAllBytes(file)));
         }
         return digests;
@@ -127,4 +179,65 @@ public sealed class DroverProgram : IDisposable
     }
 
     public void Dispose() => _folder.Dispose();
+}
+
+/// <summary>A drover that is running.</summary>
+public sealed class LiveProgram : IDisposable
+{
+    private readonly Process _process;
+    private readonly System.Text.StringBuilder _error = new();
+    private readonly Task<string> _output;
+
+    public LiveProgram(ProcessStartInfo start)
+    {
+        _process = Process.Start(start)!;
+        _process.StandardInput.Close();
+        _output = _process.StandardOutput.ReadToEndAsync();
+        _process.ErrorDataReceived += (_, line) =>
+        {
+            lock (_error)
+                _error.Append(line.Data).Append(line.Data is null ? "" : "\n");
+        };
+        _process.BeginErrorReadLine();
+    }
+
+    public int Id => _process.Id;
+
+    /// <summary>What it has said on stderr so far.</summary>
+    public string Error
+    {
+        get
+        {
+            lock (_error)
+                return _error.ToString();
+        }
+    }
+
+    /// <summary>Waits until it has said something.</summary>
+    public Task SaysAsync(string text) => Eventually.TrueAsync(() => Error.Contains(text, StringComparison.Ordinal) || (_process.HasExited && Fail(text)), $"'{text}' in: {Error}");
+
+    /// <summary>Sends a signal by name (INT, TERM, STOP, CONT, KILL).</summary>
+    public void Signal(string name)
+    {
+        using Process kill = Process.Start("kill", ["-" + name, Id.ToString(System.Globalization.CultureInfo.InvariantCulture)]);
+        kill.WaitForExit();
+    }
+
+    /// <summary>Waits for its end.</summary>
+    public async Task<Answer> EndAsync()
+    {
+        using var bound = new CancellationTokenSource(Eventually.Bound);
+        string output = await _output.WaitAsync(bound.Token);
+        await _process.WaitForExitAsync(bound.Token);
+        return new Answer(_process.ExitCode, output, Error);
+    }
+
+    private bool Fail(string text) => throw new InvalidOperationException($"drover ended with {_process.ExitCode} and never said '{text}': {Error}");
+
+    public void Dispose()
+    {
+        if (!_process.HasExited)
+            _process.Kill(entireProcessTree: true);
+        _process.Dispose();
+    }
 }

@@ -12,7 +12,7 @@ public sealed class WrongInputTests
     private static readonly Row[] Table =
     [
         // Usage.
-        new("unknown command", 2, ["no command 'statsu'", "did you mean status?", "drover --help"], ["statsu"]),
+        new("unknown command", 2, ["no command 'statuss'", "did you mean status?", "drover --help"], ["statuss"]),
         new("unknown option", 2, ["no option '--worker'", "did you mean --workers?", "drover run --help"], ["run", "--worker", "2"]),
         new("missing argument", 2, ["title", "drover add --help"], ["add"]),
         new("one argument too many", 2, ["no argument 'b'", "drover add --help"], ["add", "a", "b"]),
@@ -29,6 +29,7 @@ public sealed class WrongInputTests
         new("no commits", 2, ["no commits", "git commit"], ["init"], Commit: false, Init: false),
         new("bare repository", 2, ["bare repository", "git clone"], ["init"], p => p.Git("init", "--quiet", "--bare", "."), Git: false, Init: false),
         new("detached HEAD without --target", 2, ["detached", "--target <branch>"], ["init"], p => p.Git("checkout", "--quiet", "--detach"), Init: false),
+        new("detached HEAD and no target set", 2, ["detached", "--target <branch>"], ["run"], p => { p.Add("Write the parser"); p.Run("config", "unset", "target").Ok(); p.Git("checkout", "--quiet", "--detach"); }),
         new("target that does not exist", 3, ["branch nowhere does not exist", "--target"], ["init", "--target", "nowhere"], Init: false),
         new("another target on repeating init", 4, ["trunk", "drover config set target other"], ["init", "--target", "other"], p => p.Git("branch", "other")),
         new("no identity", 2, ["git config --global user.name", "user.email"], ["run"], p => { p.Add("Write the parser"); p.Git("config", "--unset", "user.name"); }),
@@ -63,13 +64,13 @@ public sealed class WrongInputTests
         new("a variable that is no duration", 2, ["DROVER_TASK_TIMEOUT", "'10 minutes'", "10m"], ["status"], p => p.Environment["DROVER_TASK_TIMEOUT"] = "10 minutes"),
         new("unknown agent type", 2, ["DROVER_AGENT_TYPE", "'claud'", "fake"], ["run"], p => p.Environment["DROVER_AGENT_TYPE"] = "claud"),
         new("agent without a program", 2, ["DROVER_AGENT_PATH", "agent.path"], ["run"], p => p.Environment["DROVER_AGENT_TYPE"] = "command"),
-        new("missing agent program", 2, ["no-such-agent", "not found"], ["run"], p => { p.Environment["DROVER_AGENT_TYPE"] = "command"; p.Environment["DROVER_AGENT_PATH"] = "no-such-agent"; }),
+        new("missing agent program", 2, ["no-such-agent", "is not there"], ["run"], p => { p.Environment["DROVER_AGENT_TYPE"] = "command"; p.Environment["DROVER_AGENT_PATH"] = "no-such-agent"; }),
         new("no test command", 2, ["no test command", "drover config set testCommand"], ["run"], p => { p.Add("Write the parser"); p.Run("config", "unset", "testCommand").Ok(); }),
         new("test command's program is missing", 2, ["no-such-test", "not found"], ["run"], p => { p.Add("Write the parser"); p.Run("config", "set", "testCommand", "no-such-test --all").Ok(); }),
         new("unknown setting", 2, ["'testcommand'", "did you mean testCommand?"], ["config", "set", "testcommand", "true"]),
         new("bad setting", 2, ["timeouts.task", "'soon'"], ["config", "set", "timeouts.task", "soon"]),
-        new("bad setting in the file", 2, [".drover/config.json", "wrokers", "did you mean workers?"], ["status"],
-            p => File.WriteAllText(p.InState("config.json"), File.ReadAllText(p.InState("config.json")).Replace("\"target\"", "\"wrokers\": 3, \"target\"", StringComparison.Ordinal))),
+        new("bad setting in the file", 2, [".drover/config.json", "worker", "did you mean workers?"], ["status"],
+            p => File.WriteAllText(p.InState("config.json"), File.ReadAllText(p.InState("config.json")).Replace("\"target\"", "\"worker\": 3, \"target\"", StringComparison.Ordinal))),
         new("torn settings file", 2, [".drover/config.json", "line 2"], ["status"], p => File.WriteAllText(p.InState("config.json"), "{\n  \"project\":")),
         // Databases.
         new("mysql", 2, ["--database", "mysql://", "sqlite:///"], ["status", "--database", "mysql://localhost/db"]),
@@ -111,6 +112,35 @@ public sealed class WrongInputTests
         Assert.All(row.Says, text => Assert.Contains(text, line, StringComparison.Ordinal));
         Assert.DoesNotContain("hidden", line.Replace("would hide", "", StringComparison.Ordinal), StringComparison.Ordinal);
         Assert.Equal("", answer.Output);
+        Assert.Equal(before, program.Fingerprint());
+    }
+
+    [Theory]
+    [InlineData("status", 5, "drover.db")]
+    [InlineData("add", 5, "drover.db")]
+    [InlineData("config", 2, "config.json")]
+    [InlineData("init", 2, "permissions")]
+    public void C02_a_read_only_folder_is_one_line_and_changes_nothing(string command, int exitCode, string says)
+    {
+        using var program = new DroverProgram(init: command != "init");
+        if (program.NobodyProgram() is not { } nobody)
+        {
+            Assert.Skip("the tests run as root, who may write everywhere, and the program cannot be started as another user here");
+            return;
+        }
+        IReadOnlyDictionary<string, string> before = program.Fingerprint();
+        program.TakeWriteAway();
+        string[] arguments = command switch
+        {
+            "add" => ["add", "Write the parser"],
+            "config" => ["config", "set", "workers", "5"],
+            _ => [command],
+        };
+
+        Answer answer = DroverProgram.Finish(nobody(arguments));
+
+        Assert.True(answer.ExitCode == exitCode, $"exit code {answer.ExitCode}\n{answer.Output}\n{answer.Error}");
+        Assert.Contains(says, Assert.Single(answer.ErrorLines), StringComparison.Ordinal);
         Assert.Equal(before, program.Fingerprint());
     }
 

@@ -50,6 +50,13 @@ internal static class StatusCommand
         return command;
     }
 
+    /// <summary><c>drover status --oneline</c> without further options.</summary>
+    public static async Task<int> OneLineAsync(Caller caller)
+    {
+        await ShowAsync(Project.Open(caller, databaseOption: null), Form.OneLine, null, CancellationToken.None);
+        return ExitCodes.Done;
+    }
+
     private static async Task ShowAsync(Project project, Form form, string? epic, CancellationToken cancellationToken)
     {
         Output output = project.Caller.Output;
@@ -69,7 +76,7 @@ internal static class StatusCommand
                     ShowTree(output, group);
                 break;
             default:
-                ShowSummary(output, await StatusAsync(project, epic, cancellationToken));
+                ShowSummary(output, await StatusAsync(project, epic, cancellationToken), await project.ReadAsync(db => Board.ActiveRun(db, project.Id), cancellationToken));
                 break;
         }
     }
@@ -102,7 +109,7 @@ internal static class StatusCommand
         return line;
     }
 
-    private static void ShowSummary(Output output, StatusModel status)
+    private static void ShowSummary(Output output, StatusModel status, RunRow? run)
     {
         int total = status.Tasks.Count, wanted = total - status.Counts["cancelled"], completed = status.Counts["completed"];
         output.Line(string.Create(CultureInfo.InvariantCulture, $"Total        {total}"));
@@ -111,6 +118,8 @@ internal static class StatusCommand
         output.Line(StatusStyle.Bar(completed, wanted, BarCells));
         if (status.Target is { } target)
             output.Line("Target       ", StatusStyle.Branch(target));
+        if (run is not null)
+            output.Line("Run          ", run.Id, run.Draining || run.Outcome == "interrupted" ? ", interrupted: `drover resume` continues it" : ", unfinished");
         foreach (StatusTask task in status.Tasks)
         {
             if (task.Status is "paused" or "failed" or "in_progress" or "claimed" or "unreachable")

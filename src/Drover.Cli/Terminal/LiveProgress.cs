@@ -83,11 +83,11 @@ internal static class LiveProgress
     private static Text Plain(string text, int limit) =>
         new Text(Drover.Orchestrator.CodingAgents.TerminalText.SanitizeLine(text, limit)).Overflow(Overflow.Ellipsis);
 
-    /// <summary>A finished line with its own colour codes.</summary>
+    /// <summary>A finished line with its own colour codes; what the block left below it is erased first.</summary>
     private sealed class ControlledLine(string line) : Renderable
     {
         protected override Measurement Measure(RenderOptions options, int maxWidth) => new(0, maxWidth);
 
-        protected override IEnumerable<Segment> Render(RenderOptions options, int maxWidth) => [Segment.Control(line), Segment.LineBreak];
+        protected override IEnumerable<Segment> Render(RenderOptions options, int maxWidth) => [Segment.Control("\x1b[J" + line), Segment.LineBreak];
     }
 }

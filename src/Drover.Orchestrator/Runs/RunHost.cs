@@ -90,8 +90,11 @@ public sealed class RunHost : IAsyncDisposable
         try
         {
             List<string> found = [];
+            services.Repository.EnsureExcluded();
             if (await services.Checkout.RepairAsync(cancellationToken).ConfigureAwait(false) is { } repaired)
                 found.Add($"finished a half-done update of the checkout {repaired.Checkout}");
+            if (options.ResumeOnly)
+                await RequireWorkAsync(options, cancellationToken).ConfigureAwait(false);
             engine = CreateEngine(options, services);
             var host = new RunHost(services, engine, runLock) { Found = found };
             await engine.StartAsync(cancellationToken).ConfigureAwait(false);
@@ -111,7 +114,23 @@ public sealed class RunHost : IAsyncDisposable
     public static async Task<string> CheckOnlyAsync(RunHostOptions options, CancellationToken cancellationToken = default) =>
         (await CheckAsync(options, cancellationToken).ConfigureAwait(false)).Target;
 
+    // The checks change nothing, so a git that somebody killed under them is simply asked again.
     private static async Task<(RunServices Services, string Target)> CheckAsync(RunHostOptions options, CancellationToken cancellationToken)
+    {
+        for (int left = 3; ; left--)
+        {
+            try
+            {
+                return await CheckOnceAsync(options, cancellationToken).ConfigureAwait(false);
+            }
+            catch (GitException e) when (left > 0 && e.ExitCode is 137 or 143)
+            {
+                continue;
+            }
+        }
+    }
+
+    private static async Task<(RunServices Services, string Target)> CheckOnceAsync(RunHostOptions options, CancellationToken cancellationToken)
     {
         if (OperatingSystem.IsWindows())
             throw new DroverException(ErrorCode.InvalidInput, "the orchestrator does not run on Windows: use WSL");
@@ -165,8 +184,6 @@ public sealed class RunHost : IAsyncDisposable
         _opened = await Client.TransactAsync(tx =>
         {
             FirstEvent = tx.Session.Number("SELECT event_seq FROM {d}projects WHERE project = @project", ("@project", settings.Project));
-            if (options.ResumeOnly && Board.ActiveRun(tx.Session, settings.Project) is null && !HasWork(tx.Session, settings.Project))
-                throw new DroverException(ErrorCode.NotFound, "there is nothing to resume: no unfinished run and no runnable task");
             RunOptions given = options.Given with { Target = options.Given.Target is null ? null : target };
             OpenedRun opened = Board.OpenRun(tx.Session, settings.Project, defaults, given, _engine.ExecutorId);
             string workflow = opened.Run.WorkflowId;
@@ -191,8 +208,15 @@ public sealed class RunHost : IAsyncDisposable
         }, cancellationToken).ConfigureAwait(false);
     }
 
-    private static bool HasWork(SqlSession db, string project) =>
-        db.Number("SELECT count(*) FROM {d}tasks WHERE project = @project AND status IN ('open', 'claimed', 'in_progress')", ("@project", project)) > 0;
+    // Asked before the engine starts: what it recovers may already end the unfinished run.
+    private static async Task RequireWorkAsync(RunHostOptions options, CancellationToken cancellationToken)
+    {
+        bool work = await options.Dialect.ReadAsync(options.Time, db => Board.ActiveRun(db, options.Settings.Project) is not null
+            || db.Number("SELECT count(*) FROM {d}tasks WHERE project = @project AND status IN ('open', 'claimed', 'in_progress')",
+                ("@project", options.Settings.Project)) > 0, cancellationToken).ConfigureAwait(false);
+        if (!work)
+            throw new DroverException(ErrorCode.NotFound, "there is nothing to resume: no unfinished run and no task that could run");
+    }
 
     private async Task RefuseNewerProtocolAsync(CancellationToken cancellationToken)
     {

@@ -15,6 +15,7 @@ internal sealed class QueueDispatcher : IAsyncDisposable
 
     private readonly WorkflowEngine _engine;
     private readonly WorkflowQueue[] _queues;
+    private readonly string[] _queueNames;
     private readonly ConcurrentDictionary<string, int> _runningOf = new(StringComparer.Ordinal);
     private readonly CancellationTokenSource _stop = new();
     private readonly SemaphoreSlim _signal = new(0, 1);
@@ -24,6 +25,7 @@ internal sealed class QueueDispatcher : IAsyncDisposable
     {
         _engine = engine;
         _queues = [.. queues, new WorkflowQueue(SystemDatabase.InternalQueue)];
+        _queueNames = [.. _queues.Select(q => q.Name)];
     }
 
     public void Start() => _loop = Task.Run(LoopAsync);
@@ -49,8 +51,10 @@ internal sealed class QueueDispatcher : IAsyncDisposable
 
     public void Ended(WorkflowExecutor execution)
     {
-        if (execution.QueueName is { } queue)
-            _runningOf.AddOrUpdate(queue, 0, static (_, n) => n - 1);
+        // Only a queued one leaves room behind.
+        if (execution.QueueName is not { } queue)
+            return;
+        _runningOf.AddOrUpdate(queue, 0, static (_, n) => n - 1);
         Wake();
     }
 
@@ -58,17 +62,20 @@ internal sealed class QueueDispatcher : IAsyncDisposable
     {
         TimeProvider time = _engine.Time;
         long lastSweep = 0;
+        bool woken = true;
         while (!_stop.IsCancellationRequested)
         {
             try
             {
+                bool queued = woken;
                 if (lastSweep == 0 || time.GetElapsedTime(lastSweep) >= Tick)
                 {
                     lastSweep = time.GetTimestamp();
-                    await SweepAsync().ConfigureAwait(false);
+                    queued |= await SweepAsync().ConfigureAwait(false);
                 }
-                await ClaimAllAsync().ConfigureAwait(false);
-                await WaitForSignalAsync().ConfigureAwait(false);
+                if (queued)
+                    await ClaimAllAsync().ConfigureAwait(false);
+                woken = await WaitForSignalAsync().ConfigureAwait(false);
             }
             catch (OperationCanceledException) when (_stop.IsCancellationRequested)
             {
@@ -80,23 +87,26 @@ internal sealed class QueueDispatcher : IAsyncDisposable
             }
             catch (Exception e)
             {
+                woken = true;
                 Log.LoopFailed(_engine.Logger, e, "dispatcher");
                 await PauseAsync().ConfigureAwait(false);
             }
         }
     }
 
-    private async Task WaitForSignalAsync()
+    // False after a second without a signal.
+    private async Task<bool> WaitForSignalAsync()
     {
         using var timeout = new CancellationTokenSource(Tick, _engine.Time);
         using var either = CancellationTokenSource.CreateLinkedTokenSource(timeout.Token, _stop.Token);
         try
         {
             await _signal.WaitAsync(either.Token).ConfigureAwait(false);
+            return true;
         }
         catch (OperationCanceledException) when (!_stop.IsCancellationRequested)
         {
-            // One second passed.
+            return false;
         }
     }
 
@@ -165,15 +175,17 @@ internal sealed class QueueDispatcher : IAsyncDisposable
         return null;
     }
 
-    private async Task SweepAsync()
+    // True when a queue of ours holds something.
+    private async Task<bool> SweepAsync()
     {
-        DueWork due = await _engine.Database.DueAsync(_stop.Token).ConfigureAwait(false);
+        DueWork due = await _engine.Database.DueAsync(_engine.ExecutorId, _queueNames, _stop.Token).ConfigureAwait(false);
         if (due.Delayed)
             await _engine.Database.ReleaseDelayedAsync().ConfigureAwait(false);
         if (due.Expired)
             _engine.CancelledHere(await _engine.Database.CancelExpiredAsync().ConfigureAwait(false));
         await _engine.CheckOwnershipAsync(_stop.Token).ConfigureAwait(false);
-        await _engine.Lease.RecoverDeadAsync(_stop.Token).ConfigureAwait(false);
+        int taken = due.OtherExecutors ? await _engine.Lease.RecoverDeadAsync(_stop.Token).ConfigureAwait(false) : 0;
+        return due.Queued || due.Delayed || taken > 0;
     }
 
     public async ValueTask DisposeAsync()

@@ -325,7 +325,11 @@ internal sealed class CheckpointWriter : IAsyncDisposable
         ThreadPool.UnsafeQueueUserWorkItem(static g => g.Drain(), gathering, preferLocal: false);
         if (nudge)
             _dialect.Nudge();
-        gathering.Wait();
+        // When as many already wait, the others of a large crowd overlap with these: waiting would only idle the writer.
+        if (Volatile.Read(ref _inbox).Count < batch.Count)
+            gathering.Wait();
+        else
+            gathering.WatchOver();
     }
 
     // The acknowledgements of one batch, taken one by one by two pool threads. A continuation may block its thread (a step body
@@ -344,8 +348,19 @@ internal sealed class CheckpointWriter : IAsyncDisposable
 
         public void Wait()
         {
-            if (_done.Wait(GatherMs))
-                return;
+            if (!_done.Wait(GatherMs))
+                Scatter();
+        }
+
+        /// <summary>Does not wait; looks again after a moment in case a continuation blocks.</summary>
+        public void WatchOver() => ThreadPool.RegisterWaitForSingleObject(_done.WaitHandle, static (state, timedOut) =>
+        {
+            if (timedOut)
+                ((Gathering)state!).Scatter();
+        }, this, 20, executeOnlyOnce: true);
+
+        private void Scatter()
+        {
             for (int i; (i = Interlocked.Increment(ref _next)) < records.Length;)
                 ThreadPool.UnsafeQueueUserWorkItem(static w => w.Gathering.CompleteOne(w.Index), (Gathering: this, Index: i), preferLocal: false);
         }

@@ -23,7 +23,7 @@ public enum SqlErrorKind
 /// not a supported extension point.
 /// <para>SQL is written once, in the common subset (<c>ON CONFLICT</c>, <c>RETURNING</c>, non-modifying <c>WITH</c>), with these
 /// marks: <c>{p}</c> prefix of a DBOS table, <c>{d}</c> prefix of a Drover table, <c>{now}</c> milliseconds since the Unix epoch
-/// by the database's clock, <c>{skiplocked}</c> the row lock of a claim.</para>
+/// by the database's clock, <c>{order}</c> a column that grows with every insert, <c>{skiplocked}</c> the row lock of a claim.</para>
 /// </summary>
 public abstract class SqlDialect : IAsyncDisposable
 {
@@ -44,6 +44,9 @@ public abstract class SqlDialect : IAsyncDisposable
     /// <summary>The expression for "now" in milliseconds; a parameter <c>@now</c> is bound by the session when the expression names it.</summary>
     protected abstract string Now { get; }
 
+    /// <summary>A column that tells rows of one millisecond apart in the order of their insertion.</summary>
+    protected abstract string InsertOrder { get; }
+
     /// <summary>The lock clause of a claim; empty where transactions are serial.</summary>
     protected abstract string SkipLocked { get; }
 
@@ -52,6 +55,7 @@ public abstract class SqlDialect : IAsyncDisposable
         .Replace("{p}", TablePrefix, StringComparison.Ordinal)
         .Replace("{d}", OwnPrefix, StringComparison.Ordinal)
         .Replace("{now}", Now, StringComparison.Ordinal)
+        .Replace("{order}", InsertOrder, StringComparison.Ordinal)
         .Replace("{skiplocked}", SkipLocked, StringComparison.Ordinal));
 
     /// <summary>The fragment "column is one of the list in this parameter"; bind the parameter with <see cref="ListValue"/>.</summary>

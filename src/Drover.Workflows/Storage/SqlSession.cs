@@ -23,7 +23,7 @@ public class SqlSession(DbConnection connection, SqlDialect dialect, TimeProvide
     public long NowMs => time.GetUtcNow().ToUnixTimeMilliseconds();
 
     /// <summary>Runs a statement; returns the number of rows it changed.</summary>
-    public int Execute(string sql, params ReadOnlySpan<(string Name, object? Value)> args) =>
+    public virtual int Execute(string sql, params ReadOnlySpan<(string Name, object? Value)> args) =>
         Prepare(sql, args).ExecuteNonQuery();
 
     /// <summary>Runs a query and reads every row.</summary>
@@ -44,7 +44,7 @@ public class SqlSession(DbConnection connection, SqlDialect dialect, TimeProvide
     }
 
     /// <summary>Runs a query of one number; 0 when there is no row or it is null.</summary>
-    public long Number(string sql, params ReadOnlySpan<(string Name, object? Value)> args)
+    public virtual long Number(string sql, params ReadOnlySpan<(string Name, object? Value)> args)
     {
         using DbDataReader reader = Prepare(sql, args).ExecuteReader();
         return reader.Read() && !reader.IsDBNull(0) ? reader.GetInt64(0) : 0;

@@ -66,12 +66,18 @@ internal sealed partial class SystemDatabase
         WHERE workflow_uuid = @id AND status = 'PENDING' AND owner_xid = @token
         """, ("@id", workflowId), ("@token", token)), nudges: true);
 
-    /// <summary>What is due: one read that decides whether the sweeps below have anything to do.</summary>
-    public ValueTask<DueWork> DueAsync(CancellationToken cancellationToken) => ReadAsync(session => session.First("""
+    /// <summary>
+    /// What is due, in one read: an idle process asks the database once a second and no more. Decides whether the sweeps below,
+    /// the search for dead executors and the claims have anything to do.
+    /// </summary>
+    public ValueTask<DueWork> DueAsync(string executorId, IReadOnlyCollection<string> queues, CancellationToken cancellationToken) => ReadAsync(session => session.First($$"""
         SELECT EXISTS (SELECT 1 FROM {p}workflow_status WHERE status = 'DELAYED' AND delay_until_epoch_ms <= {now}),
             EXISTS (SELECT 1 FROM {p}workflow_status WHERE status IN ('ENQUEUED', 'PENDING', 'DELAYED')
-                AND workflow_deadline_epoch_ms IS NOT NULL AND workflow_deadline_epoch_ms <= {now})
-        """, r => new DueWork(r.GetInt64(0) != 0, r.GetInt64(1) != 0))!, cancellationToken);
+                AND workflow_deadline_epoch_ms IS NOT NULL AND workflow_deadline_epoch_ms <= {now}),
+            EXISTS (SELECT 1 FROM {d}executors WHERE id <> @id AND taken_over_by IS NULL),
+            EXISTS (SELECT 1 FROM {p}workflow_status WHERE {{session.Dialect.InList("queue_name", "@queues")}} AND status = 'ENQUEUED')
+        """, r => new DueWork(r.GetInt64(0) != 0, r.GetInt64(1) != 0, r.GetInt64(2) != 0, r.GetInt64(3) != 0),
+        ("@id", executorId), ("@queues", session.Dialect.ListValue(queues)))!, cancellationToken);
 
     public Task<int> ReleaseDelayedAsync() => Writer.WriteAsync("", session => session.Execute("""
         UPDATE {p}workflow_status SET status = 'ENQUEUED', updated_at = {now}
@@ -118,4 +124,4 @@ internal sealed partial class SystemDatabase
 }
 
 /// <summary>What a sweep would find.</summary>
-internal sealed record DueWork(bool Delayed, bool Expired);
+internal sealed record DueWork(bool Delayed, bool Expired, bool OtherExecutors, bool Queued);

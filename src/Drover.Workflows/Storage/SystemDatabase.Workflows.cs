@@ -132,7 +132,7 @@ internal sealed partial class SystemDatabase
             ORDER BY version_timestamp DESC LIMIT 1
             """, ("@app", ApplicationName));
         bool isLatest = latest is null || latest == version;
-        List<(string Id, long Priority, long CreatedAt, ClaimedWorkflow Row)> claimed = session.Query(
+        List<(object Order, long Priority, long CreatedAt, ClaimedWorkflow Row)> claimed = session.Query(
             ClaimSql.Replace("{names}", session.Dialect.InList("name", "@names"), StringComparison.Ordinal), ReadClaim(token),
             ("@names", session.Dialect.ListValue(names)), ("@queue", queue), ("@version", version), ("@latest", isLatest ? 1L : 0L), ("@app", ApplicationName), ("@room", (long)room),
             ("@executor", executorId), ("@token", token));
@@ -141,10 +141,11 @@ internal sealed partial class SystemDatabase
 
         // RETURNING promises no order.
         claimed.Sort((a, b) => a.Priority != b.Priority ? a.Priority.CompareTo(b.Priority)
-            : a.CreatedAt != b.CreatedAt ? a.CreatedAt.CompareTo(b.CreatedAt) : string.CompareOrdinal(a.Id, b.Id));
+            : a.CreatedAt != b.CreatedAt ? a.CreatedAt.CompareTo(b.CreatedAt) : Comparer<object>.Default.Compare(a.Order, b.Order));
         var rows = new List<ClaimedWorkflow>(claimed.Count);
-        foreach ((string id, _, _, ClaimedWorkflow row) in claimed)
+        foreach ((_, _, _, ClaimedWorkflow row) in claimed)
         {
+            string id = row.Id;
             Dictionary<int, RecordedStep> history = History(session, id);
             string? inputs = session.Text("""
                 SELECT COALESCE(i.inputs, w.inputs) FROM {p}workflow_status w LEFT JOIN {p}workflow_input i ON i.workflow_uuid = w.workflow_uuid
@@ -162,18 +163,18 @@ internal sealed partial class SystemDatabase
             SELECT workflow_uuid FROM {p}workflow_status
             WHERE queue_name = @queue AND status = 'ENQUEUED' AND (application_version = @version OR (application_version IS NULL AND @latest = 1))
                 AND (application_name = @app OR application_name IS NULL OR @app IS NULL) AND {names}
-            ORDER BY priority, created_at, workflow_uuid LIMIT @room {skiplocked})
+            ORDER BY priority, created_at, {order} LIMIT @room {skiplocked})
         UPDATE {p}workflow_status SET status = 'PENDING', owner_xid = @token, executor_id = @executor, application_version = @version,
             started_at_epoch_ms = {now}, updated_at = {now}, rate_limited = 0, application_name = COALESCE(application_name, @app),
             recovery_attempts = recovery_attempts + 1,
             workflow_deadline_epoch_ms = CASE WHEN workflow_timeout_ms IS NOT NULL AND workflow_deadline_epoch_ms IS NULL
                 THEN {now} + workflow_timeout_ms ELSE workflow_deadline_epoch_ms END
         WHERE workflow_uuid IN (SELECT workflow_uuid FROM picked)
-        RETURNING workflow_uuid, name, serialization, queue_name, recovery_attempts, workflow_deadline_epoch_ms, priority, created_at
+        RETURNING workflow_uuid, name, serialization, queue_name, recovery_attempts, workflow_deadline_epoch_ms, priority, created_at, {order}
         """;
 
-    private static Func<DbDataReader, (string, long, long, ClaimedWorkflow)> ReadClaim(string token) => r =>
-        (r.GetString(0), r.GetInt64(6), r.GetInt64(7), new ClaimedWorkflow(
+    private static Func<DbDataReader, (object, long, long, ClaimedWorkflow)> ReadClaim(string token) => r =>
+        (r.GetValue(8), r.GetInt64(6), r.GetInt64(7), new ClaimedWorkflow(
             r.GetString(0), r.TextOrNull(1) ?? "", null, r.TextOrNull(2), token, r.TextOrNull(3), r.GetInt64(4), r.NumberOrNull(5), 0,
             new Dictionary<int, RecordedStep>()));
 

@@ -15,6 +15,7 @@ internal sealed partial class SystemDatabase : IAsyncDisposable
     public const string ContinueAsNewStep = "DBOS.continueAsNew";
 
     private readonly TimeProvider _time;
+    private long _reads;
 
     public SystemDatabase(SqlDialect dialect, TimeProvider time, ILogger log, string? applicationName)
     {
@@ -38,8 +39,14 @@ internal sealed partial class SystemDatabase : IAsyncDisposable
         return true;
     });
 
-    public ValueTask<T> ReadAsync<T>(Func<SqlSession, T> work, CancellationToken cancellationToken = default) =>
-        Dialect.ReadAsync(_time, work, cancellationToken);
+    public ValueTask<T> ReadAsync<T>(Func<SqlSession, T> work, CancellationToken cancellationToken = default)
+    {
+        Interlocked.Increment(ref _reads);
+        return Dialect.ReadAsync(_time, work, cancellationToken);
+    }
+
+    /// <summary>Reads so far; with <see cref="CheckpointWriter.Commits"/> the round trips of this process.</summary>
+    public long Reads => Interlocked.Read(ref _reads);
 
     /// <summary>A token that no other execution ever had.</summary>
     public static string NewToken() => Guid.NewGuid().ToString();
