@@ -50,6 +50,17 @@ public sealed class BacklogCommandTests
     }
 
     [Fact]
+    public void Commands_work_in_a_linked_worktree_of_the_user()
+    {
+        using var program = new DroverProgram();
+        string linked = program.Root + "-linked";
+        program.Git("worktree", "add", "--quiet", linked, "-b", "feature");
+        string task = program.RunIn(linked, "add", "Write the parser", "--json").Ok().Json.GetProperty("id").GetString()!;
+        Assert.Equal("ready", program.StatusOf(task));
+        Assert.Contains("Already a Drover project", program.RunIn(linked, "init").Ok().Output, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public void Add_and_status_print_the_documented_shapes()
     {
         using var program = new DroverProgram();

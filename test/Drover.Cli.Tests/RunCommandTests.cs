@@ -45,6 +45,19 @@ public sealed class RunCommandTests
     }
 
     [Fact]
+    public void Without_continue_on_failure_nothing_new_starts_after_a_failure()
+    {
+        using var program = new DroverProgram();
+        program.Add("Write the parser", "--description", "fake: fail", "--priority", "5");
+        string later = program.Add("Write the printer", "--description", "fake: edit printer.txt \"q\"");
+        string[] run = ["run", "--workers", "1", "--max-attempts", "1"];
+        Assert.Equal(1, program.Run([.. run, "--continue-on-failure", "false"]).ExitCode);
+        Assert.Empty(program.Landings());
+        Assert.Equal(1, program.Run([.. run, "--continue-on-failure"]).ExitCode);
+        Assert.Equal([later], program.Landings());
+    }
+
+    [Fact]
     public void A_task_that_waits_for_a_person_gives_7_and_resolve_lands_it()
     {
         using var program = new DroverProgram();

@@ -12,7 +12,7 @@ internal sealed class RunCommand
     private readonly Option<string?> _workers = new("--workers", "-w") { Description = "How many tasks are worked on at once. Default: DROVER_WORKERS, then the settings (3).", HelpName = "n" };
     private readonly Option<string?> _epic = new("--epic") { Description = "Only this epic's tasks.", HelpName = "epic" };
     private readonly Option<bool> _dryRun = new("--dry-run") { Description = "Check everything and show what would run; change nothing." };
-    private readonly Option<bool> _continueOnFailure = new("--continue-on-failure") { Description = "Go on with other tasks when one has failed for good." };
+    private readonly Option<bool?> _continueOnFailure = new("--continue-on-failure") { Description = "Whether to go on with other tasks when one has failed for good. Default: true.", HelpName = "true|false" };
     private readonly Option<string?> _maxAttempts = new("--max-attempts") { Description = "How many attempts a task gets. Default: the settings (3).", HelpName = "n" };
     private readonly Option<string?> _target = new("--target") { Description = "The branch on which finished work lands. Default: the settings.", HelpName = "branch" };
     private readonly Option<bool> _json = GlobalOptions.Json();
@@ -45,7 +45,7 @@ internal sealed class RunCommand
             Epic = parsed.GetValue(_epic),
             Workers = parsed.GetValue(_workers) is null ? null : project.Settings.Workers,
             MaxAttempts = parsed.GetValue(_maxAttempts) is null ? null : project.Settings.MaxAttempts,
-            ContinueOnFailure = parsed.GetValue(_continueOnFailure) ? true : null,
+            ContinueOnFailure = parsed.GetValue(_continueOnFailure),
             Verbose = parsed.GetValue(GlobalOptions.Verbose),
         };
         if (parsed.GetValue(_target) is { } target)
@@ -73,7 +73,7 @@ internal sealed class RunCommand
         foreach (string line in session.Opening())
             output.Say(line);
         using var interrupts = new Interrupts(session, request.Project.Caller);
-        if (output is { ProseIsTerminal: true, AllowsColour: true } && request.Given.Verbose != true)
+        if (output.CanRedraw && request.Given.Verbose != true)
             await LiveProgress.ShowAsync(session, output, cancellationToken);
         else
             await LineProgress.ShowAsync(session, output, request.Given.Verbose == true, cancellationToken);

@@ -102,6 +102,7 @@ public static class BacklogSchema
             gate_output TEXT,
             turns BIGINT NOT NULL DEFAULT 0,
             conflict_turn_used BIGINT NOT NULL DEFAULT 0,
+            conflict TEXT,
             consumed BIGINT NOT NULL DEFAULT 1,
             tokens BIGINT,
             cost_micros BIGINT,

@@ -159,6 +159,8 @@ public sealed record AttemptRow
     public string? GateOutput { get; init; }
     public int Turns { get; init; }
     public bool ConflictTurnUsed { get; init; }
+    /// <summary>The conflict that was turned over to the agent; null when there was none.</summary>
+    public string? Conflict { get; init; }
     public bool Consumed { get; init; }
     public long? Tokens { get; init; }
     public long? CostMicros { get; init; }
@@ -166,7 +168,7 @@ public sealed record AttemptRow
 
     internal const string Columns = """
         task, n, continuation, run_id, workflow_id, state, phase, base_oid, worktree, branch, agent, session_id, work_oid, tree_oid,
-        claimed_at, started_at, ended_at, outcome, error_class, error, gate_output, turns, conflict_turn_used, consumed, tokens, cost_micros, log_path
+        claimed_at, started_at, ended_at, outcome, error_class, error, gate_output, turns, conflict_turn_used, consumed, tokens, cost_micros, log_path, conflict
         """;
 
     internal static AttemptRow Read(DbDataReader r) => new()
@@ -198,6 +200,7 @@ public sealed record AttemptRow
         Tokens = r.NumberOrNull(24),
         CostMicros = r.NumberOrNull(25),
         LogPath = r.TextOrNull(26),
+        Conflict = r.TextOrNull(27),
     };
 }
 

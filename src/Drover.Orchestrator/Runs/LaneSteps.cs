@@ -42,6 +42,8 @@ internal sealed class LaneSteps(RunServices services)
             }
         }
         GateVerdictOnTree verdict = await services.Gates.TestAsync(tree, candidate.TestCommand, candidate.Task, candidate.Attempt, cancellationToken).ConfigureAwait(false);
+        if (verdict.Broken)
+            throw new Drover.Workflows.DroverException(Drover.Workflows.ErrorCode.External, $"the test command could not be run: {verdict.Output}");
         if (!verdict.Passed)
             return new LanePlan("red", null, tip, verdict.Output, null);
         string oid = await services.Landing.BuildCommitAsync(tree, tip, candidate.WorkOid, name, candidate.Title, services.Repository.Identity(),
