@@ -353,7 +353,7 @@ public sealed class RunHost : IAsyncDisposable
             await _engine.StopAsync().ConfigureAwait(false);
             await _stopped.CancelAsync().ConfigureAwait(false);
             if (_completion is not null)
-                await _completion.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+                await ((Task)_completion).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         }
         finally
         {
