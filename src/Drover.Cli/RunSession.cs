@@ -145,6 +145,8 @@ internal static class EventText
             "landing.queued" => "passed its test, waits to land",
             "landing.intended" => "landing",
             "landing.held" => $"landing is held: {Get("reason")} {Get("paths").ReplaceLineEndings(", ")}",
+            "landing.conflict" => $"{Get("reason")}: the agent gets one turn to solve it",
+            "landing.red" => "the test command fails on the moved target",
             "run.started" or "run.resumed" or "run.ended" => null,
             "run.interrupted" => "interrupted: no new work",
             _ => row.Type,

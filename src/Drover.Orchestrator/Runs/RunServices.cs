@@ -21,7 +21,9 @@ internal sealed class RunServices : IServiceProvider
         Checkout = new CheckoutSync(repository, time);
         Control = new ControlFiles(repository);
         GateFolder = new GateWorktree(repository, time, root);
-        Environment = ContainedEnvironment.FromProcess(settings.EnvironmentPass);
+        ContainedEnvironment surroundings = ContainedEnvironment.FromProcess([.. settings.EnvironmentPass, "DROVER_ENV"]);
+        // Agents, set-up and gates learn the environment's name, also where it is the default.
+        Environment = surroundings with { Source = new Dictionary<string, string>(surroundings.Source) { ["DROVER_ENV"] = settings.EnvironmentName } };
         Gates = new GateDesk(this);
         Tasks = new TaskSteps(this);
         Lane = new LaneSteps(this);

@@ -123,7 +123,7 @@ internal sealed class TaskSteps(RunServices services)
             RunToken = token,
             Environment = services.Environment,
             ResumeSessionId = attempt.SessionId,
-            Clocks = new ProcessClocks(services.Settings.StartTimeout is { Ticks: > 0 } first ? first : null,
+            Clocks = new ProcessClocks(services.Settings.StartTimeout,
                 services.Settings.SilenceTimeout, services.Settings.TaskTimeout),
         }, hooks with
         {
