@@ -19,8 +19,7 @@ dotnet build "$source/src/Drover.Cli" -v quiet >/dev/null
 # A copy, so that a rebuild of this tree does not pull the program away under the run.
 cp -r "$source/src/Drover.Cli/bin/Debug/net10.0" "$work/bin"
 
-# The agent: adds a class that uses the classes of the tasks it depends on, and a line to a shared page; it solves conflicts in
-# that page by keeping both sides.
+# The agent: adds a class that uses the classes of the tasks it depends on, two of them also a line to a shared page.
 cat > "$work/agent.sh" <<'AGENT'
 #!/bin/sh
 set -e
@@ -42,6 +41,8 @@ internal static class Number$number
 }
 CODE
 page=docs/real-input.md
+# Two tasks write to the same place of one page: the second meets the first in a conflict and keeps both sides.
+case "$number" in 3|4) ;; *) echo "did number $number"; exit 0 ;; esac
 sed -i -e '/^<<<<<<< /d' -e '/^=======$/d' -e '/^>>>>>>> /d' -e '/^||||||| /,/^=======$/d' "$page"
 grep -qx "number $number" "$page" || sed -i "1a number $number" "$page"
 echo "did number $number"
@@ -121,7 +122,7 @@ one_round() { # where the user is: target | elsewhere
   local left; left=$(others $$ "$repo"); [ -z "$left" ] || fail "$place: processes survive: $left"
   git clone -q --branch trunk "$repo" "$work/$1/check"
   dotnet build "$work/$1/check/src/Drover.Workflows" -v quiet --nodereuse:false >/dev/null || fail "$place: the result does not build"
-  [ "$(grep -c '^number ' "$work/$1/check/docs/real-input.md")" = 22 ] || fail "$place: a line of the shared page is missing"
+  [ "$(grep -c '^number ' "$work/$1/check/docs/real-input.md")" = 2 ] || fail "$place: a line of the shared page is missing"
   say "$place: 22 tasks landed once each; killed $orchestrators orchestrators and $agents of their processes; $starts starts; $(( SECONDS - started )) s"
   cd "$source"
 }
