@@ -6,6 +6,7 @@ using Drover.Workflows;
 namespace Drover.Orchestrator.Tests.Runs;
 
 /// <summary>Whole runs over a real repository, with the fake agent; items of the acceptance list.</summary>
+[Trait("Speed", "slow")]
 public sealed class RunTests
 {
     private static void Untouched(RunFixture repo) => Assert.Equal("", repo.Git("status", "--porcelain"));
