@@ -60,6 +60,8 @@ internal sealed class SqliteWriterSession : WriterSession
         }
     }
 
+    protected internal override bool InTransaction => raw.sqlite3_get_autocommit(_handle) == 0;
+
     protected internal override void Commit()
     {
         Execute("COMMIT");

@@ -99,7 +99,18 @@ public sealed class WorkflowClient : IAsyncDisposable
 
     private async Task<string> InsertAndRunAsync(WorkflowEngine engine, WorkflowDefinition workflow, NewWorkflow row)
     {
-        InsertedWorkflow inserted = await _database.InsertAsync(row).ConfigureAwait(false);
+        using WorkflowEngine.Dispatching dispatch = engine.BeginDispatch(row.Token);
+        InsertedWorkflow inserted;
+        try
+        {
+            inserted = await _database.InsertAsync(row).ConfigureAwait(false);
+        }
+        catch
+        {
+            // The row may be there although the answer is an error.
+            engine.Dispatcher.LookForOrphans();
+            throw;
+        }
         if (inserted.IsOurs && inserted.State == WorkflowState.Pending)
         {
             // Only this insert's own creator token proves that there is no history to read.

@@ -9,6 +9,17 @@ namespace Drover.Workflows;
 /// sees it, and a replay hands the recorded result over instead of doing it again.
 /// <para>Parallel calls are legal when they are started in a fixed order; at most one branch may go on before all are awaited.
 /// <see cref="Task.WhenAny(Task[])"/> over checkpoints is not deterministic and forbidden.</para>
+/// <para>Only what your own code threw, or a result that cannot be written as JSON, is recorded as a checkpoint's error and thrown into the
+/// body, live and at every replay. Everything else ends this attempt without a result:</para>
+/// <list type="bullet">
+/// <item>a full or busy database: nothing is acknowledged, the call waits until the database can be written again;</item>
+/// <item>another error of the database, or a transaction over its limit: nothing is recorded, the workflow stays pending and is given back
+/// to its queue after a pause that grows from 1 s to 60 s; each new attempt counts towards
+/// <see cref="WorkflowLimits.MaxRecoveryAttempts"/>;</item>
+/// <item>the host stops, or the process dies: the next start goes on from what was recorded;</item>
+/// <item>the workflow was cancelled, or somebody else owns it now: the body sees a <see cref="DroverException"/>
+/// (<see cref="ErrorCode.Cancelled"/>, <see cref="ErrorCode.Fenced"/>) and can record nothing more.</item>
+/// </list>
 /// </summary>
 public sealed class WorkflowContext
 {
@@ -21,6 +32,10 @@ public sealed class WorkflowContext
 
     /// <summary>
     /// Runs a step: at least once, and never again once its result is recorded. Must not keep resources for the body.
+    /// <para>It runs again when its attempt ended before its result was recorded: after a crash or a stop, and when the database refused the
+    /// record. An exception after the last retry is the recorded result, and so is the error of a result that cannot be written as JSON (a type of
+    /// no registered context, NaN) or of a retry filter that throws; these two are not retried. What a step throws after its token was
+    /// cancelled is never recorded.</para>
     /// </summary>
     /// <param name="name">Part of the recorded protocol; checked on replay.</param>
     /// <param name="body">The step. Runs outside the body's context.</param>
@@ -51,8 +66,15 @@ public sealed class WorkflowContext
 
     /// <summary>
     /// A step that writes only through the system database: its rows and its record commit together, so it takes effect exactly
-    /// once. Runs alone between batches, at most 5 s; when it throws, its writes are undone and the error is recorded.
+    /// once. Runs alone between batches, at most 5 s.
+    /// <para>When your code throws (a violated constraint is your code's error too), or the result cannot be written as JSON, its writes
+    /// are undone and the error is recorded. When it takes longer than 5 s, or the database fails (busy, full, I/O, read-only, damaged; also
+    /// when your code wraps that error in one of its own), its writes are undone, nothing is recorded, and it runs again: so the code may
+    /// run several times although it takes effect once. It must let errors of the database pass.</para>
     /// </summary>
+    /// <param name="name">Part of the recorded protocol; checked on replay.</param>
+    /// <param name="work">Writes through its handle only; must not wait for anything else, because every other writer waits for it.</param>
+    /// <exception cref="StepFailedException">Your code failed; recorded, so that a replay throws it too.</exception>
     public Task<T> TransactAsync<T>(string name, Func<WorkflowTransaction, T> work)
     {
         ArgumentException.ThrowIfNullOrWhiteSpace(name);

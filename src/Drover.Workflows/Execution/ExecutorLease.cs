@@ -8,7 +8,7 @@ namespace Drover.Workflows.Execution;
 /// The life of an executor: registered, renewed at a third of the lease, and proved alive by a lock that only the end of the
 /// process frees. Also finds dead executors and takes their work.
 /// </summary>
-internal sealed class ExecutorLease : IAsyncDisposable
+internal sealed class ExecutorLease
 {
     private readonly SystemDatabase _database;
     private readonly WorkflowEngineOptions _options;
@@ -106,17 +106,40 @@ internal sealed class ExecutorLease : IAsyncDisposable
         }
     }
 
-    /// <summary>Ends the heartbeat and removes the executor; what it still owned was re-enqueued or is taken over by the next.</summary>
-    public async ValueTask DisposeAsync()
+    /// <summary>
+    /// Ends the heartbeat, gives back what this executor owned, and removes it. What a failing database refuses here is left to the
+    /// next start, which sees that the life lock is free.
+    /// </summary>
+    /// <param name="stillRunning">
+    /// Workflows with a step body that did not return. They keep their owner, and the executor its life lock, until the process ends:
+    /// nobody may run a step beside its former self.
+    /// </param>
+    public async Task EndAsync(IReadOnlyCollection<string> stillRunning)
     {
         await _stop.CancelAsync().ConfigureAwait(false);
         await _heartbeat.ConfigureAwait(false);
-        if (_life is not null)
+        _stop.Dispose();
+        if (_life is null)
+            return;
+        try
         {
+            if (stillRunning.Count > 0)
+            {
+                Log.StepsLeftRunning(_log, stillRunning.Count);
+                await _database.GiveBackOthersAsync(_self.Id, stillRunning).ConfigureAwait(false);
+                return;
+            }
             await _database.TakeOverAsync(_self.Id, _self.Id).ConfigureAwait(false);
             await _database.RemoveExecutorAsync(_self.Id).ConfigureAwait(false);
-            _life.Dispose();
         }
-        _stop.Dispose();
+        catch (Exception e)
+        {
+            Log.NotGivenBack(_log, e);
+        }
+        finally
+        {
+            if (stillRunning.Count == 0)
+                _life.Dispose();
+        }
     }
 }

@@ -11,6 +11,9 @@ namespace Drover.Workflows.Execution;
 internal sealed class QueueDispatcher : IAsyncDisposable
 {
     private static readonly TimeSpan Tick = TimeSpan.FromSeconds(1);
+
+    // Without a reason: the safety net. With one, the next tick looks.
+    private static readonly TimeSpan OrphanTick = TimeSpan.FromSeconds(30);
     private const int LargestClaim = 256;
 
     private readonly WorkflowEngine _engine;
@@ -20,6 +23,8 @@ internal sealed class QueueDispatcher : IAsyncDisposable
     private readonly CancellationTokenSource _stop = new();
     private readonly SemaphoreSlim _signal = new(0, 1);
     private Task _loop = Task.CompletedTask;
+    private volatile bool _orphansPossible;
+    private long _lastOrphanLook;
 
     public QueueDispatcher(WorkflowEngine engine, IEnumerable<WorkflowQueue> queues)
     {
@@ -48,6 +53,9 @@ internal sealed class QueueDispatcher : IAsyncDisposable
             // Stopping.
         }
     }
+
+    /// <summary>The next tick gives back workflows that this executor owns without running them: a write went wrong.</summary>
+    public void LookForOrphans() => _orphansPossible = true;
 
     public void Ended(WorkflowExecutor execution)
     {
@@ -130,15 +138,44 @@ internal sealed class QueueDispatcher : IAsyncDisposable
                 int room = Math.Min(LargestClaim, (queue.WorkerConcurrency ?? int.MaxValue) - _runningOf.GetValueOrDefault(queue.Name));
                 if (room <= 0 || !await HasWorkAsync(queue.Name).ConfigureAwait(false))
                     break;
-                List<ClaimedWorkflow> claimed = await _engine.Database.ClaimAsync(
-                    queue.Name, queue.Concurrency, room, _engine.ExecutorId, _engine.ApplicationVersion, _engine.Registry.Keys).ConfigureAwait(false);
-                foreach (ClaimedWorkflow workflow in claimed)
-                    await DispatchAsync(workflow).ConfigureAwait(false);
+                List<ClaimedWorkflow> claimed = await ClaimAsync(queue, room).ConfigureAwait(false);
                 // Only a claim that filled its room may have left more behind.
                 if (claimed.Count < room)
                     break;
             }
         }
+    }
+
+    private async Task<List<ClaimedWorkflow>> ClaimAsync(WorkflowQueue queue, int room)
+    {
+        string token = SystemDatabase.NewToken();
+        using WorkflowEngine.Dispatching dispatch = _engine.BeginDispatch(token);
+        List<ClaimedWorkflow> claimed;
+        try
+        {
+            claimed = await _engine.Database.ClaimAsync(
+                queue.Name, queue.Concurrency, room, _engine.ExecutorId, _engine.ApplicationVersion, _engine.Registry.Keys, token).ConfigureAwait(false);
+        }
+        catch
+        {
+            // The rows may be ours although the answer is an error.
+            LookForOrphans();
+            throw;
+        }
+        foreach (ClaimedWorkflow workflow in claimed)
+        {
+            // All of them are ours now: an error of one must not keep the others from running.
+            try
+            {
+                await DispatchAsync(workflow).ConfigureAwait(false);
+            }
+            catch (Exception e)
+            {
+                Log.GiveBackFailed(_engine.Logger, e, workflow.Id);
+                LookForOrphans();
+            }
+        }
+        return claimed;
     }
 
     // A read costs a twentieth of a claim's commit; most looks find nothing.
@@ -184,8 +221,27 @@ internal sealed class QueueDispatcher : IAsyncDisposable
         if (due.Expired)
             _engine.CancelledHere(await _engine.Database.CancelExpiredAsync().ConfigureAwait(false));
         await _engine.CheckOwnershipAsync(_stop.Token).ConfigureAwait(false);
+        bool given = await GiveBackOrphansAsync().ConfigureAwait(false);
         int taken = due.OtherExecutors ? await _engine.Lease.RecoverDeadAsync(_stop.Token).ConfigureAwait(false) : 0;
-        return due.Queued || due.Delayed || taken > 0;
+        return due.Queued || due.Delayed || given || taken > 0;
+    }
+
+    private async Task<bool> GiveBackOrphansAsync()
+    {
+        long now = _engine.Time.GetTimestamp();
+        if (!_orphansPossible && _engine.Time.GetElapsedTime(_lastOrphanLook, now) < OrphanTick)
+            return false;
+        // Cleared before the look: what goes wrong meanwhile is seen by the next one.
+        (_orphansPossible, _lastOrphanLook) = (false, now);
+        try
+        {
+            return await _engine.GiveBackOrphansAsync(_stop.Token).ConfigureAwait(false);
+        }
+        catch
+        {
+            _orphansPossible = true;
+            throw;
+        }
     }
 
     public async ValueTask DisposeAsync()

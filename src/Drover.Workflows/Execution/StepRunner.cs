@@ -38,8 +38,9 @@ internal static class StepRunner
                 {
                     output = execution.Json.Write(value);
                 }
-                catch (Exception e) when (e is DroverException or NotSupportedException or System.Text.Json.JsonException)
+                catch (Exception e)
                 {
+                    // Whatever it is (a type of no context, NaN, a getter that throws), it would be the same at every attempt.
                     error = e;
                 }
             }
@@ -78,13 +79,23 @@ internal static class StepRunner
             }
             catch (Exception e)
             {
-                if (attempt >= options.Attempts || options.RetryIf?.Invoke(e) == false)
+                if (attempt >= options.Attempts)
                     return (true, default, e);
+                try
+                {
+                    if (options.RetryIf?.Invoke(e) == false)
+                        return (true, default, e);
+                }
+                catch (Exception filter)
+                {
+                    return (true, default, filter);
+                }
                 Log.StepRetried(execution.Engine.Logger, checkpoint.Name, execution.Id, attempt, e.Message);
             }
             try
             {
-                await Task.Delay(pause < options.MaxBackoff ? pause : options.MaxBackoff, execution.Engine.Time, cancellationToken).ConfigureAwait(false);
+                pause = pause < options.MaxBackoff ? pause : options.MaxBackoff;
+                await Task.Delay(pause, execution.Engine.Time, cancellationToken).ConfigureAwait(false);
             }
             catch (OperationCanceledException)
             {

@@ -41,20 +41,26 @@ internal static class TransactionRunner
                 execution.Engine.Dispatcher.Wake();
                 checkpoint.Set(value!);
             }
+            catch (UndoneException e)
+            {
+                execution.Refused(checkpoint, e.Fate);
+                return;
+            }
+            catch (BodyFailedException e)
+            {
+                await RecordErrorAsync(execution, checkpoint, started, e.InnerException!).ConfigureAwait(false);
+                return;
+            }
             catch (DroverException e) when (e.Code is ErrorCode.Unavailable)
             {
                 execution.End(ExecutionEnd.Interrupted);
-                return;
-            }
-            catch (Exception e)
-            {
-                await RecordErrorAsync(execution, checkpoint, started, e).ConfigureAwait(false);
                 return;
             }
             execution.DeliverLive(checkpoint);
         }
         catch (Exception e)
         {
+            // The limit, or the database: it says nothing about the work, so it is no result of the step. The row stays pending.
             Log.OutcomeLost(execution.Engine.Logger, e, execution.Id);
             execution.End(ExecutionEnd.Interrupted);
         }
@@ -79,19 +85,59 @@ internal static class TransactionRunner
 
         var transaction = new WorkflowTransaction(session, execution.Database, execution.Json, execution.Engine.ApplicationVersion,
             $"{execution.Id}:{checkpoint.Id}", execution.Engine.Services, execution.Id);
-        T value = work(transaction);
+        (T value, string output) = RunBody(execution, session, transaction, work);
         RecordFate fate = StepRows.Insert(session, execution.Id, execution.Token, new StepRecord(execution.Id, execution.Token)
         {
             StepId = checkpoint.Id,
             Name = checkpoint.Name,
-            Output = execution.Json.Write(value),
+            Output = output,
             StartedAt = started,
             CompletedAt = execution.Database.NowMs,
             ApplicationName = execution.Database.ApplicationName,
         });
-        StepRows.ThrowUnlessDone(fate, execution.Id, checkpoint.Label);
+        if (fate != RecordFate.Done)
+            throw new UndoneException(fate);
         CrashPoints.Reach("transact.1");
         return (fate, value);
+    }
+
+    private static (T Value, string Output) RunBody<T>(
+        WorkflowExecutor execution, WriterSession session, WorkflowTransaction transaction, Func<WorkflowTransaction, T> work)
+    {
+        T value;
+        string output;
+        try
+        {
+            value = work(transaction);
+            output = execution.Json.Write(value);
+        }
+        catch (Exception e) when (!IsTroubleOfTheDatabase(session.Dialect, e))
+        {
+            throw new BodyFailedException(e);
+        }
+        // The body caught an error at which the database ended the transaction: the step's row would be committed without its writes.
+        return session.InTransaction ? (value, output) : throw new DroverException(ErrorCode.Database,
+            $"the transaction of workflow {execution.Id} ended before its step: let errors of the database pass through the body");
+    }
+
+    // Also when the body wrapped it: an error of the database stays one, whatever it is called.
+    private static bool IsTroubleOfTheDatabase(SqlDialect dialect, Exception error)
+    {
+        for (Exception? e = error; e is not null; e = e.InnerException)
+        {
+            if (dialect.Classify(e) is SqlErrorKind.Transient or SqlErrorKind.DiskFull or SqlErrorKind.Broken)
+                return true;
+        }
+        return false;
+    }
+
+    // What the user's own code threw: the only error that is recorded.
+    private sealed class BodyFailedException(Exception error) : Exception(error.Message, error);
+
+    // The step's row was refused after the body ran: thrown so that the body's writes are undone.
+    private sealed class UndoneException(RecordFate fate) : Exception("the step's row was refused")
+    {
+        public RecordFate Fate => fate;
     }
 
     private static async Task RecordErrorAsync<T>(WorkflowExecutor execution, Checkpoint<T> checkpoint, long started, Exception error)

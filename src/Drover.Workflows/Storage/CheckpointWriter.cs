@@ -14,8 +14,11 @@ internal sealed class CheckpointWriter : IAsyncDisposable
     private const int MaxBatch = 256;
     private const int BusyPollMs = 20;
     private const int IdlePollMs = 250;
-    private const int GatherMs = 1;
     private static readonly TimeSpan TransactionLimit = TimeSpan.FromSeconds(5);
+
+    // Once a stop is asked for, a database that refuses or blocks gets this long. Real time, whatever clock the workflows see.
+    private static readonly TimeSpan StopPatience = TimeSpan.FromSeconds(2);
+    private static readonly TimeProvider StopClock = TimeProvider.System;
 
     // Flows into tasks that the work starts, so that waiting for an engine call there is refused instead of deadlocking the writer.
     private static readonly AsyncLocal<OpenTransaction?> Transaction = new();
@@ -30,6 +33,15 @@ internal sealed class CheckpointWriter : IAsyncDisposable
     private List<WriteRecord> _spare = [];
     private bool _stopping;
     private Exception? _openFailure;
+
+    // What the thread holds and has not answered. Whoever clears it answers it: the thread, or the watch over a stop.
+    private List<WriteRecord>? _held;
+    private Phase _phase;
+    private long _phaseSince;
+    private long _stopAsked;
+    private bool _commitTried;
+    private bool _gaveUp;
+    private bool _abandoned;
     private Action? _foreignCommit;
 
     public CheckpointWriter(SqlDialect dialect, TimeProvider time, ILogger log)
@@ -125,7 +137,7 @@ internal sealed class CheckpointWriter : IAsyncDisposable
         catch (Exception e)
         {
             FailAll(e);
-            _stopped.SetResult();
+            _stopped.TrySetResult();
             return;
         }
 
@@ -135,13 +147,15 @@ internal sealed class CheckpointWriter : IAsyncDisposable
             {
                 CrashPoints.Reach("writer.1");
                 CommitOrFail(session, batch);
+                if (!Settle())
+                    break;
                 Acknowledge(batch);
                 CrashPoints.Reach("writer.5");
                 batch.Clear();
                 _spare = batch;
             }
         }
-        _stopped.SetResult();
+        _stopped.TrySetResult();
     }
 
     private void FailAll(Exception e)
@@ -214,6 +228,8 @@ internal sealed class CheckpointWriter : IAsyncDisposable
             _inbox.AddRange(taken.GetRange(count, taken.Count - count));
             taken.RemoveRange(count, taken.Count - count);
         }
+        (_held, _commitTried) = (taken, false);
+        Set(Phase.Beginning);
         return taken;
     }
 
@@ -235,31 +251,45 @@ internal sealed class CheckpointWriter : IAsyncDisposable
     // An error of one record never touches its neighbours; an unknown commit is run again, and records recognise their own rows.
     private void Commit(WriterSession session, List<WriteRecord> batch)
     {
+        long since = StopClock.GetTimestamp();
         for (int attempt = 0; ; attempt++)
         {
             try
             {
+                Enter(Phase.Beginning);
                 session.Begin();
+                Enter(Phase.Working);
                 CrashPoints.Reach("writer.2");
                 foreach (WriteRecord record in batch)
                     ApplyOne(session, record, alone: batch.Count == 1);
                 CrashPoints.Reach("writer.3");
+                Enter(Phase.Committing);
                 session.Commit();
                 CrashPoints.Reach("writer.4");
                 Commits++;
                 Records += batch.Count;
+                _gaveUp = false;
                 return;
             }
             catch (Exception e)
             {
                 session.Rollback();
+                if (Volatile.Read(ref _abandoned))
+                    return;
                 SqlErrorKind kind = _dialect.Classify(e);
-                if (kind is SqlErrorKind.Transient or SqlErrorKind.DiskFull && !_stopping)
+                if (kind is SqlErrorKind.Transient or SqlErrorKind.DiskFull)
                 {
                     if (attempt == 0 && kind == SqlErrorKind.DiskFull)
                         Log.DatabaseFull(_log, _dialect.Location);
-                    PauseBeforeRetry(attempt);
-                    continue;
+                    if (MayRetry(since))
+                    {
+                        PauseBeforeRetry(attempt);
+                        continue;
+                    }
+                    DroverException refused = Unavailable($"cannot be written ({e.Message.ReplaceLineEndings(" ")})", _commitTried, e);
+                    foreach (WriteRecord record in batch)
+                        record.Failure = refused;
+                    return;
                 }
                 if (batch.Count == 1)
                 {
@@ -299,10 +329,106 @@ internal sealed class CheckpointWriter : IAsyncDisposable
     private void PauseBeforeRetry(int attempt)
     {
         lock (_gate)
+            Monitor.Wait(_gate, Math.Min(_stopAsked == 0 ? 1_000 : 100, 5 << Math.Min(attempt, 8)));
+    }
+
+    // ---- the bounds of a stop ------------------------------------------------------------------------------------------
+
+    // Where the thread is with what it holds: decides how long a stop waits for it.
+    private enum Phase
+    {
+        Beginning,
+        Working,
+        Committing,
+    }
+
+    private void Set(Phase phase) => (_phase, _phaseSince) = (phase, StopClock.GetTimestamp());
+
+    // A batch that was answered without its commit is never committed afterwards: this is the last moment to know.
+    private void Enter(Phase phase)
+    {
+        lock (_gate)
         {
-            if (!_stopping)
-                Monitor.Wait(_gate, Math.Min(1_000, 5 << Math.Min(attempt, 8)));
+            if (_abandoned)
+                throw Unavailable("did not answer in time", unknown: false);
+            _commitTried |= phase == Phase.Committing;
+            Set(phase);
         }
+    }
+
+    // False when the watch over a stop has answered what the thread held.
+    private bool Settle()
+    {
+        lock (_gate)
+        {
+            _held = null;
+            return !_abandoned;
+        }
+    }
+
+    // After one batch has used the patience of a stop, later ones get one attempt each: the stop as a whole is bounded.
+    private bool MayRetry(long since)
+    {
+        lock (_gate)
+        {
+            if (_stopAsked == 0)
+                return true;
+            _gaveUp |= StopClock.GetElapsedTime(Math.Max(since, _stopAsked)) >= StopPatience;
+            return !_gaveUp;
+        }
+    }
+
+    private DroverException Unavailable(string what, bool unknown, Exception? inner = null) => new(ErrorCode.Unavailable,
+        $"the engine stops and the database {_dialect.Location} {what}: "
+        + (unknown ? "whether this was recorded is not known, the next start finds out" : "this was not recorded, the next start goes on from what was"), inner);
+
+    /// <summary>
+    /// From now on a record that cannot be written fails with <see cref="ErrorCode.Unavailable"/> instead of waiting for the database to
+    /// recover: after 2 s, or after the 5 s of a transaction when the thread itself is blocked inside one. The writer still takes records.
+    /// </summary>
+    public void BoundWaits()
+    {
+        lock (_gate)
+        {
+            if (_stopAsked != 0)
+                return;
+            _stopAsked = StopClock.GetTimestamp();
+            Monitor.PulseAll(_gate);
+        }
+        _ = WatchStopAsync();
+    }
+
+    // The thread may be blocked where nothing wakes it: another process holds the commit lock and is stopped, a transaction's body
+    // waits for something, the disk does not answer.
+    private async Task WatchStopAsync()
+    {
+        using var timer = new PeriodicTimer(TimeSpan.FromMilliseconds(100), StopClock);
+        while (!_stopped.Task.IsCompleted && await timer.WaitForNextTickAsync().ConfigureAwait(false))
+            AbandonIfBlocked();
+    }
+
+    private void AbandonIfBlocked()
+    {
+        List<WriteRecord> held, waiting;
+        bool unknown;
+        lock (_gate)
+        {
+            TimeSpan patience = _phase == Phase.Beginning ? StopPatience : TransactionLimit;
+            if (_held is null || StopClock.GetElapsedTime(Math.Max(_phaseSince, _stopAsked)) < patience)
+                return;
+            _abandoned = _stopping = true;
+            unknown = _commitTried;
+            (held, _held) = ([.. _held], null);
+            (waiting, _inbox) = (_inbox, []);
+        }
+        DroverException error = Unavailable("did not answer in time", unknown);
+        Log.WriterAbandoned(_log, held.Count + waiting.Count, _dialect.Location);
+        foreach (WriteRecord record in held)
+            record.Abandon(error);
+        DroverException notBegun = Unavailable("did not answer in time", unknown: false);
+        foreach (WriteRecord record in waiting)
+            record.Abandon(notBegun);
+        _stopped.TrySetResult();
     }
 
     // User code never runs on the writer: continuations go to the pool. The writer then waits, bounded, until they have run;
@@ -332,47 +458,6 @@ internal sealed class CheckpointWriter : IAsyncDisposable
             gathering.WatchOver();
     }
 
-    // The acknowledgements of one batch, taken one by one by two pool threads. A continuation may block its thread (a step body
-    // that never yields): after the bound every record that is left gets a work item of its own, so none waits for another.
-    private sealed class Gathering(WriteRecord[] records)
-    {
-        private readonly ManualResetEventSlim _done = new(false, spinCount: 100);
-        private int _next = -1;
-        private int _left = records.Length;
-
-        public void Drain()
-        {
-            for (int i; (i = Interlocked.Increment(ref _next)) < records.Length;)
-                CompleteOne(i);
-        }
-
-        public void Wait()
-        {
-            if (!_done.Wait(GatherMs))
-                Scatter();
-        }
-
-        /// <summary>Does not wait; looks again after a moment in case a continuation blocks.</summary>
-        public void WatchOver() => ThreadPool.RegisterWaitForSingleObject(_done.WaitHandle, static (state, timedOut) =>
-        {
-            if (timedOut)
-                ((Gathering)state!).Scatter();
-        }, this, 20, executeOnlyOnce: true);
-
-        private void Scatter()
-        {
-            for (int i; (i = Interlocked.Increment(ref _next)) < records.Length;)
-                ThreadPool.UnsafeQueueUserWorkItem(static w => w.Gathering.CompleteOne(w.Index), (Gathering: this, Index: i), preferLocal: false);
-        }
-
-        private void CompleteOne(int index)
-        {
-            records[index].Complete();
-            if (Interlocked.Decrement(ref _left) == 0)
-                _done.Set();
-        }
-    }
-
     private sealed class OpenTransaction
     {
         public volatile bool Closed;
@@ -384,9 +469,13 @@ internal sealed class CheckpointWriter : IAsyncDisposable
             records[i].Complete();
     }
 
-    /// <summary>Commits what was appended, then ends the thread.</summary>
+    /// <summary>
+    /// Commits what was appended, then ends the thread. Bounded by <see cref="BoundWaits"/>: a thread that stays blocked is left behind;
+    /// it can commit nothing more and ends when it wakes.
+    /// </summary>
     public async ValueTask DisposeAsync()
     {
+        BoundWaits();
         lock (_gate)
         {
             _stopping = true;

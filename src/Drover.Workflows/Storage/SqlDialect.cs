@@ -16,6 +16,8 @@ public enum SqlErrorKind
     ForeignKeyViolation,
     /// <summary>The volume that holds the database is full.</summary>
     DiskFull,
+    /// <summary>The database itself fails (unreadable, read-only, out of memory): the statement is not to blame.</summary>
+    Broken,
 }
 
 /// <summary>
@@ -103,6 +105,9 @@ public abstract class WriterSession(DbConnection connection, SqlDialect dialect,
 {
     /// <summary>Begins the transaction of a batch. Blocks while another process commits.</summary>
     protected internal abstract void Begin();
+
+    /// <summary>False when the database has ended the transaction by itself: a statement would then commit alone.</summary>
+    protected internal abstract bool InTransaction { get; }
 
     /// <summary>Commits. When it throws, the outcome is unknown and the batch must be run again.</summary>
     protected internal abstract void Commit();

@@ -60,6 +60,19 @@ internal sealed partial class SystemDatabase
         WHERE workflow_uuid = @id AND status = 'PENDING' AND owner_xid = @token
         """, ("@internal", InternalQueue), ("@id", workflowId), ("@token", token)) == 1, nudges: true);
 
+    /// <summary>Gives back what the executor owns except the named workflows; the executor itself stays.</summary>
+    public Task<int> GiveBackOthersAsync(string executorId, IReadOnlyCollection<string> except) => Writer.WriteAsync("", session => session.Execute($$"""
+        UPDATE {p}workflow_status SET status = 'ENQUEUED', owner_xid = NULL, started_at_epoch_ms = NULL, updated_at = {now},
+            queue_name = COALESCE(queue_name, @internal)
+        WHERE status = 'PENDING' AND executor_id = @executor AND NOT ({{session.Dialect.InList("workflow_uuid", "@except")}})
+        """, ("@internal", InternalQueue), ("@executor", executorId), ("@except", session.Dialect.ListValue(except))), nudges: true);
+
+    /// <summary>What the executor owns by the rows, with the owner's tokens.</summary>
+    public ValueTask<List<(string Id, string Token)>> OwnedAsync(string executorId, CancellationToken cancellationToken) =>
+        ReadAsync(session => session.Query("""
+            SELECT workflow_uuid, owner_xid FROM {p}workflow_status WHERE status = 'PENDING' AND executor_id = @executor AND owner_xid IS NOT NULL
+            """, r => (r.GetString(0), r.GetString(1)), ("@executor", executorId)), cancellationToken);
+
     public Task DeadLetterAsync(string workflowId, string token) => Writer.WriteAsync(workflowId, session => session.Execute("""
         UPDATE {p}workflow_status SET status = 'MAX_RECOVERY_ATTEMPTS_EXCEEDED', owner_xid = NULL, deduplication_id = NULL,
             started_at_epoch_ms = NULL, queue_name = NULL, completed_at = {now}, updated_at = {now}

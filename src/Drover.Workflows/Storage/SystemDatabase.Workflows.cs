@@ -106,9 +106,8 @@ internal sealed partial class SystemDatabase
     /// <summary>Claims up to <paramref name="room"/> workflows of a queue for this executor, with their inputs and histories.</summary>
     /// <remarks>Only of the given names: the others wait for a program that has their body.</remarks>
     public Task<List<ClaimedWorkflow>> ClaimAsync(
-        string queue, int? globalConcurrency, int room, string executorId, string version, IReadOnlyCollection<string> names)
+        string queue, int? globalConcurrency, int room, string executorId, string version, IReadOnlyCollection<string> names, string token)
     {
-        string token = NewToken();
         return Writer.WriteAsync("", session => IsLive(session, executorId)
             ? Claim(session, queue, globalConcurrency, room, executorId, version, names, token) : []);
     }
@@ -306,4 +305,7 @@ internal sealed class OutcomeRecord(string workflowId, string token, Outcome out
         else
             _done.SetResult(_fate);
     }
+
+    public override void Abandon(Exception error) => ThreadPool.UnsafeQueueUserWorkItem(
+        static w => w.Done.SetException(w.Error), (Done: _done, Error: error), preferLocal: false);
 }

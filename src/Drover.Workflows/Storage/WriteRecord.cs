@@ -39,6 +39,11 @@ internal abstract class WriteRecord(string key)
 
     /// <summary>Hands the fate to whoever waits. Runs on the thread pool, never on the writer.</summary>
     public abstract void Complete();
+
+    /// <summary>
+    /// Answers instead of <see cref="Complete"/> while the writer may still be inside <see cref="Apply"/>: touches nothing that it touches.
+    /// </summary>
+    public abstract void Abandon(Exception error);
 }
 
 /// <summary>Any rows with any answer.</summary>
@@ -63,6 +68,9 @@ internal sealed class UnitRecord<T>(string key, Func<WriterSession, T> work, boo
         else
             _done.SetResult(_result!);
     }
+
+    public override void Abandon(Exception error) => ThreadPool.UnsafeQueueUserWorkItem(
+        static w => w.Done.SetException(w.Error), (Done: _done, Error: error), preferLocal: false);
 }
 
 /// <summary>One step's result or error, under the workflow's fence.</summary>
@@ -94,4 +102,7 @@ internal sealed class StepRecord(string workflowId, string token) : WriteRecord(
         else
             _done.SetResult(Fate);
     }
+
+    public override void Abandon(Exception error) => ThreadPool.UnsafeQueueUserWorkItem(
+        static w => w.Done.SetException(w.Error), (Done: _done, Error: error), preferLocal: false);
 }
