@@ -50,8 +50,8 @@ internal sealed record WorktreeReady(string Path, string? Problem);
 /// <summary>What an agent's turn came to.</summary>
 internal sealed record TurnResult(string Outcome, string Summary, bool Spoke, int? ExitCode, string? SessionId, long? Tokens, long? CostMicros, long? LimitResetMs);
 
-/// <summary>What the worktree held after a turn, as a commit.</summary>
-internal sealed record CommitResult(string WorkOid, string TreeOid, bool IsNoOp, int Paths, string? PauseReason, string? Question);
+/// <summary>What the worktree held after a turn, as a commit; or, with <see cref="Lost"/>, why there is no worktree to commit.</summary>
+internal sealed record CommitResult(string WorkOid, string TreeOid, bool IsNoOp, int Paths, string? PauseReason, string? Question, string? Lost = null);
 
 /// <summary>What the merge onto the target's tip, and the gate on that exact tree, came to.</summary>
 internal sealed record GateOutcome(string Verdict, string Tip, string? Tree, string? Text, string? ConflictTree, IReadOnlyList<string>? ConflictPaths);

@@ -186,7 +186,7 @@ internal static class TaskFlow
     {
         SqlSession db = tx.Session;
         // Of a conflict turn that did not end by itself nothing counts: the next one begins from the same two sides.
-        bool settled = given is null || result.Outcome == "succeeded";
+        bool settled = commit.Lost is null && (given is null || result.Outcome == "succeeded");
         bool mine = Board.RecordFacts(db, input.Project, input.Task, input.Attempt, new AttemptFacts
         {
             WorkOid = settled ? commit.WorkOid : null,
@@ -221,6 +221,11 @@ internal static class TaskFlow
             case not "succeeded":
                 Fail(FailureKind.Agent);
                 return Tell(tx, input, "failed");
+        }
+        if (commit.Lost is { } lost)
+        {
+            Board.FailAttempt(db, input.Project, input.Task, input.Attempt, FailureKind.Agent, RunFlow.OneLine(lost), input.MaxAttempts);
+            return Tell(tx, input, "failed");
         }
         bool untouched = given is not null && commit.TreeOid == given.Tree;
         if (commit.PauseReason is null && untouched)

@@ -140,9 +140,23 @@ internal sealed class TaskSteps(RunServices services)
     {
         services.Live.Note(input.Task, input.Attempt, "commit", "");
         AttemptName name = Name(input);
-        Worktree worktree = await services.Worktrees.EnsureAsync(name, start.BaseOid, cancellationToken).ConfigureAwait(false);
+        // Found, never rebuilt: a fresh worktree in place of what the agent left would look like "no change".
+        switch (await services.Worktrees.OpenAsync(name, start.BaseOid, cancellationToken).ConfigureAwait(false))
+        {
+            case WorktreeState.Missing missing:
+                return new CommitResult("", "", false, 0, null, null, missing.What);
+            case WorktreeState.Open { Worktree: var worktree, Fault: var fault }:
+                return await CommitAsync(input, start, given, worktree, fault, cancellationToken).ConfigureAwait(false);
+            default:
+                throw new InvalidOperationException("an unknown state of a worktree");
+        }
+    }
+
+    private async Task<CommitResult> CommitAsync(
+        TaskInput input, TaskStart start, TurnGiven? given, Worktree worktree, WorktreeFault fault, CancellationToken cancellationToken)
+    {
         ControlCapture before = await services.Control.CaptureAsync(worktree, cancellationToken).ConfigureAwait(false);
-        string? tampered = await RestoreControlAsync(worktree, before, cancellationToken).ConfigureAwait(false);
+        string? tampered = await RestoreControlAsync(worktree, before, fault, cancellationToken).ConfigureAwait(false);
         TaskRow task = await services.Client.ReadAsync(db => Board.Get(db, input.Project, input.Task), cancellationToken).ConfigureAwait(false);
         Work work = await services.Commits.CreateAsync(worktree, new WorkRequest
         {
@@ -186,7 +200,8 @@ internal sealed class TaskSteps(RunServices services)
         string tip = await services.Landing.ResolveTargetAsync(start.Target, cancellationToken).ConfigureAwait(false);
         if (await services.Landing.MergeAsync(tip, workOid, cancellationToken).ConfigureAwait(false) is not MergeOutcome.Conflict conflict)
             return null;
-        Worktree worktree = await services.Worktrees.EnsureAsync(Name(input), start.BaseOid, cancellationToken).ConfigureAwait(false);
+        if (await services.Worktrees.OpenAsync(Name(input), start.BaseOid, cancellationToken).ConfigureAwait(false) is not WorktreeState.Open { Worktree: var worktree })
+            throw new DroverException(ErrorCode.Failed, $"the worktree of {input.Task} is gone");
         ConflictTurn turn = await services.Landing.BeginConflictTurnAsync(worktree, workOid, tip, conflict, services.Repository.Identity(),
             DateTimeOffset.Parse(start.Date, System.Globalization.CultureInfo.InvariantCulture), cancellationToken).ConfigureAwait(false);
         return new TurnGiven(turn.Work, turn.Tip, turn.Scaffold, conflict.Tree, turn.Paths, conflict.Hunks);
@@ -208,9 +223,11 @@ internal sealed class TaskSteps(RunServices services)
     }
 
     // What an agent did to the shared control files is written down before it is put back: a repeat finds nothing to compare.
-    private async Task<string?> RestoreControlAsync(Worktree worktree, ControlCapture before, CancellationToken cancellationToken)
+    private async Task<string?> RestoreControlAsync(Worktree worktree, ControlCapture before, WorktreeFault fault, CancellationToken cancellationToken)
     {
         string record = TamperRecord(worktree.Name);
+        if (fault != WorktreeFault.None && !File.Exists(record))
+            PrivateFiles.Write(record, fault == WorktreeFault.LinkNotOurs ? "the agent rewrote the worktree's .git" : "the agent removed the worktree's registration");
         IReadOnlyList<ControlDifference> differences = await services.Control.CompareAsync(worktree, before, cancellationToken).ConfigureAwait(false);
         if (differences.Count > 0)
         {
