@@ -172,7 +172,7 @@ internal sealed class Worktrees(Repository repository, TimeProvider time, string
         await UnregisterAsync(path, cancellationToken).ConfigureAwait(false);
         GitCrash.Point("remove.unregistered");
         await DeleteBranchAsync(name, cancellationToken).ConfigureAwait(false);
-        foreach (var leftover in (string[])[path + ".making", SeedOf(name)])
+        foreach (var leftover in (string[])[path + ".making", SeedOf(name), Landing.HalfGivenFile(repository, name)])
             File.Delete(leftover);
         EmptyTrash();
         return new WorktreeRemoval(rescue, quarantined, notSaved);
@@ -267,7 +267,7 @@ internal sealed class Worktrees(Repository repository, TimeProvider time, string
             File.Delete(file);
         var scope = repository.Hermetic.Scope(path, index);
         await Git.RunAsync(scope, ["read-tree", commit], cancellationToken).ConfigureAwait(false);
-        var leftOut = await Staging.AddAllAsync(repository, scope, [], cancellationToken).ConfigureAwait(false);
+        var leftOut = await Staging.AddAllAsync(repository, scope, cancellationToken).ConfigureAwait(false);
         var tree = (await Git.RunAsync(scope, ["write-tree"], cancellationToken).ConfigureAwait(false)).Text;
         File.Delete(index);
         return leftOut.Count > 0 || (await repository.ResolveAsync([commit + "^{tree}"], cancellationToken).ConfigureAwait(false))[0] != tree;
