@@ -106,8 +106,8 @@ internal sealed class GateDesk(RunServices services)
     }
 
     // Only our own temporary folder, named by our token; a link in it is removed, not followed.
-    // What cannot be removed (another user's files) stays for the next start to try; it is nobody's failure.
-    private static void Discard(string folder)
+    // What cannot be removed (another user's files) is tried again by the next start; it is nobody's failure.
+    public static void Discard(string folder)
     {
         try
         {
@@ -116,7 +116,7 @@ internal sealed class GateDesk(RunServices services)
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            _ = e;
+            return;
         }
     }
 }

@@ -36,6 +36,17 @@ internal static class Leftovers
             Posix.Delete(tmp);
     }
 
+    /// <summary>Removes temporary folders of turns that are over. Called when nothing of this project runs yet.</summary>
+    public static async Task RemoveTemporaryFoldersAsync(RunServices services, CancellationToken cancellationToken)
+    {
+        string top = services.State("tmp", "");
+        if (!Directory.Exists(top))
+            return;
+        HashSet<string> live = [.. (await services.Client.ReadAsync(db => Board.LiveProcesses(db, services.Project), cancellationToken).ConfigureAwait(false)).Select(r => r.Token)];
+        foreach (string folder in Directory.GetDirectories(top).Where(f => !live.Contains(Path.GetFileName(f))))
+            GateDesk.Discard(folder);
+    }
+
     /// <summary>Removes worktrees whose attempt has ended; their bytes go under a ref first. Returns how many, and what was left and why.</summary>
     public static async Task<(int Removed, IReadOnlyList<string> Left)> RemoveEndedWorktreesAsync(RunServices services, CancellationToken cancellationToken)
     {

@@ -178,6 +178,7 @@ public sealed class RunHost : IAsyncDisposable
         ProjectSettings settings = options.Settings;
         var defaults = new RunOptions { Workers = settings.Workers, MaxAttempts = settings.MaxAttempts, Target = target, ContinueOnFailure = true };
         await RefuseNewerProtocolAsync(cancellationToken).ConfigureAwait(false);
+        await Leftovers.RemoveTemporaryFoldersAsync(_services, cancellationToken).ConfigureAwait(false);
         (int removed, IReadOnlyList<string> left) = await Leftovers.RemoveEndedWorktreesAsync(_services, cancellationToken).ConfigureAwait(false);
         Found = [.. Found, .. left];
         if (removed > 0)
@@ -240,6 +241,8 @@ public sealed class RunHost : IAsyncDisposable
             foreach (EventRow row in await Client.ReadAsync(db => Board.EventsAfter(db, _services.Project, from), CancellationToken.None).ConfigureAwait(false))
             {
                 after = row.Seq;
+                if (row is { Task: { } task, Type: "task.completed" or "task.failed" or "task.retrying" or "task.paused" or "task.released" or "task.cancelled" })
+                    _services.Live.EndAll(task);
                 yield return row;
             }
             if (last)

@@ -65,7 +65,7 @@ internal static class TaskFlow
         bool mine = await TransactAsync(context, 2, "start", tx => Board.StartAttempt(tx.Session, input.Project, input.Task, input.Attempt, new AttemptFacts
         {
             BaseOid = start.BaseOid,
-            Worktree = start.Entry == "agent" ? RunServices.RelativeWorktree(input) : null,
+            Worktree = RunServices.From(tx.Services).RelativeWorktree(input),
             Branch = $"drover/{input.Task}-{input.Attempt}",
         }));
         if (!mine)

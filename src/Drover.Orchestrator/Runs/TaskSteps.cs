@@ -45,7 +45,8 @@ internal sealed class TaskSteps(RunServices services)
         services.Live.Note(input.Task, input.Attempt, "worktree", "");
         await EndLeftoversAsync(input, cancellationToken).ConfigureAwait(false);
         Worktree worktree = await services.Worktrees.EnsureAsync(Name(input), start.BaseOid, cancellationToken).ConfigureAwait(false);
-        CopyFiles(worktree.Path);
+        if (CopyFiles(worktree.Path) is { } missing)
+            return new WorktreeReady(worktree.Path, missing);
         // A person has seen what an earlier turn did to the control files.
         if (start.Answered)
             ForgetControl(worktree.Name);
@@ -200,8 +201,7 @@ internal sealed class TaskSteps(RunServices services)
         string tip = await services.Landing.ResolveTargetAsync(start.Target, cancellationToken).ConfigureAwait(false);
         if (await services.Landing.MergeAsync(tip, workOid, cancellationToken).ConfigureAwait(false) is not MergeOutcome.Conflict conflict)
             return null;
-        if (await services.Worktrees.OpenAsync(Name(input), start.BaseOid, cancellationToken).ConfigureAwait(false) is not WorktreeState.Open { Worktree: var worktree })
-            throw new DroverException(ErrorCode.Failed, $"the worktree of {input.Task} is gone");
+        Worktree worktree = await services.Worktrees.EnsureAsync(Name(input), start.BaseOid, cancellationToken).ConfigureAwait(false);
         ConflictTurn turn = await services.Landing.BeginConflictTurnAsync(worktree, workOid, tip, conflict, services.Repository.Identity(),
             DateTimeOffset.Parse(start.Date, System.Globalization.CultureInfo.InvariantCulture), cancellationToken).ConfigureAwait(false);
         return new TurnGiven(turn.Work, turn.Tip, turn.Scaffold, conflict.Tree, turn.Paths, conflict.Hunks);
@@ -210,7 +210,7 @@ internal sealed class TaskSteps(RunServices services)
     /// <summary>Step 11: the worktree and the branch go, once every byte is under a ref.</summary>
     public async Task<bool> CleanUpAsync(TaskInput input, CancellationToken cancellationToken)
     {
-        services.Live.End(input.Task, input.Attempt);
+        services.Live.EndAll(input.Task);
         // Another workflow may continue this very attempt; then the worktree is its own.
         AttemptRow? attempt = await services.Client.ReadAsync(db => Board.FindAttempt(db, input.Project, input.Task, input.Attempt), cancellationToken).ConfigureAwait(false);
         if (attempt is { State: not "ended" } && attempt.WorkflowId != Board.TaskWorkflowId(input.Project, input.Task, input.Attempt, input.Continuation))
@@ -263,20 +263,24 @@ internal sealed class TaskSteps(RunServices services)
             await Leftovers.EndAsync(services, row, cancellationToken).ConfigureAwait(false);
     }
 
-    private void CopyFiles(string worktree)
+    // Null when every named file is there; otherwise what is missing.
+    private string? CopyFiles(string worktree)
     {
         foreach (string pattern in services.Settings.WorktreeCopy)
         {
             string from = Path.GetFullPath(Path.Combine(services.Repository.Root, pattern)), to = Path.GetFullPath(Path.Combine(worktree, pattern));
             if (!from.StartsWith(services.Repository.Root + "/", StringComparison.Ordinal) || !to.StartsWith(worktree + "/", StringComparison.Ordinal))
                 throw new DroverException(ErrorCode.InvalidInput, $"worktree.copy names {pattern}, which is outside the repository");
-            if (!File.Exists(from) || File.Exists(to))
+            if (!File.Exists(from))
+                return $"worktree.copy names {pattern}, which is no file in {services.Repository.Root}: put it there, or take it out of the setting";
+            if (File.Exists(to))
                 continue;
             Directory.CreateDirectory(Path.GetDirectoryName(to)!);
             File.Copy(from, to);
             if (!OperatingSystem.IsWindows())
                 File.SetUnixFileMode(to, UnixFileMode.UserRead | UnixFileMode.UserWrite);
         }
+        return null;
     }
 
     private string Prompt(TaskRow task, AttemptRow? previous, TurnGiven? given) => PromptBuilder.Build(new PromptParts
