@@ -185,6 +185,7 @@ public sealed class RunHost : IAsyncDisposable
             Found = [.. Found, $"removed {removed} worktrees of ended attempts (their bytes are under refs/drover/)"];
         _opened = await Client.TransactAsync(tx =>
         {
+            CancelOlder(tx, settings.Project);
             FirstEvent = tx.Session.Number("SELECT event_seq FROM {d}projects WHERE project = @project", ("@project", settings.Project));
             RunOptions given = options.Given with { Target = options.Given.Target is null ? null : target };
             OpenedRun opened = Board.OpenRun(tx.Session, settings.Project, defaults, given, _engine.ExecutorId);
@@ -209,6 +210,14 @@ public sealed class RunHost : IAsyncDisposable
             return opened with { Run = opened.Run with { WorkflowId = workflow } };
         }, cancellationToken).ConfigureAwait(false);
     }
+
+    // A run or a lane of an older protocol would never be claimed here, yet keep its place: a new one goes on from the rows. A task's
+    // workflow is not among them: the run's look replaces it, and opens its attempt again.
+    private static void CancelOlder(WorkflowTransaction tx, string project) => tx.Cancel([.. tx.Session.Query("""
+        SELECT workflow_uuid, application_version FROM {p}workflow_status
+        WHERE application_name = @app AND name IN ('DroverRunWorkflow', 'LandingWorkflow') AND status IN ('PENDING', 'ENQUEUED', 'DELAYED')
+        """, r => (Id: r.GetString(0), Version: r.TextOrNull(1)), ("@app", Protocol.Application(project)))
+        .Where(w => Protocol.NumberOf(w.Version) < Protocol.Current).Select(w => w.Id)]);
 
     // Asked before the engine starts: what it recovers may already end the unfinished run.
     private static async Task RequireWorkAsync(RunHostOptions options, CancellationToken cancellationToken)
