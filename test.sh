@@ -16,6 +16,19 @@ export DOTNET_CLI_TELEMETRY_OPTOUT=1 DOTNET_NOLOGO=1 DROVER_TEST_MODE=$mode
 command -v dotnet >/dev/null || { echo "test.sh: dotnet not found; install the .NET 10 SDK" >&2; exit 1; }
 command -v git >/dev/null || { echo "test.sh: git not found; install git 2.39 or newer" >&2; exit 1; }
 
+# Programs that the tests use as a user's machine has them: a pseudo-terminal, process tools, mounts.
+missing=()
+for need in script:bsdutils ps:procps mount:mount setsid:util-linux; do
+  command -v "${need%%:*}" >/dev/null || missing+=("${need##*:}")
+done
+if [ "${#missing[@]}" -gt 0 ]; then
+  if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
+    apt-get update -qq && apt-get install -y -qq "${missing[@]}" || { echo "test.sh: cannot install ${missing[*]}" >&2; exit 1; }
+  else
+    echo "test.sh: please install ${missing[*]}" >&2; exit 1
+  fi
+fi
+
 passed=0 failed=0 skipped=0
 finish() { echo "$passed passed, $failed failed, $skipped skipped"; [ "$failed" -eq 0 ]; exit; }
 

@@ -2,6 +2,7 @@ using System.CommandLine;
 using System.CommandLine.Help;
 using System.CommandLine.Parsing;
 using System.Reflection;
+using System.Text;
 using Drover.Cli.Commands;
 using Drover.Orchestrator.CodingAgents;
 using Drover.Workflows;
@@ -133,14 +134,14 @@ internal static class CommandLine
     }
 
     /// <summary>Sends the parser's help through the output, to stdout.</summary>
-    private sealed class HelpWriter(Terminal.Output output) : StringWriter
+    private sealed class HelpWriter(Terminal.Output output) : TextWriter
     {
+        public override Encoding Encoding => Encoding.UTF8;
+
+        public override string NewLine => "\n";
+
         public override void Write(char value) => output.Text(value.ToString());
 
         public override void Write(string? value) => output.Text(value ?? "");
-
-        public override void WriteLine() => output.Text("\n");
-
-        public override void WriteLine(string? value) => output.Text(value + "\n");
     }
 }

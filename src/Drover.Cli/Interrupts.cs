@@ -11,12 +11,14 @@ internal sealed class Interrupts : IDisposable
     // Ten seconds from the signal to the exit, whatever hangs.
     private static readonly TimeSpan Bound = TimeSpan.FromSeconds(9);
 
+    // Outlives this object: closing the engine after the run must not take longer either.
+    private static Timer? s_watchdog;
+
     private readonly PosixSignalRegistration[] _registrations;
     private readonly RunSession _session;
     private readonly Caller _caller;
     private readonly bool _attended;
     private int _level;
-    private Timer? _watchdog;
 
     public Interrupts(RunSession session, Caller caller)
     {
@@ -45,7 +47,7 @@ internal sealed class Interrupts : IDisposable
             case 2:
                 _caller.Output.Say("stopping the agents; their work is kept; `drover resume` continues");
                 // The keepers end what is left when this process is gone.
-                _watchdog = new Timer(_ => Exit(), null, Bound, Timeout.InfiniteTimeSpan);
+                s_watchdog = new Timer(_ => Exit(), null, Bound, Timeout.InfiniteTimeSpan);
                 _ = TryAsync(_session.StopAgentsAsync);
                 break;
             default:
@@ -75,7 +77,6 @@ internal sealed class Interrupts : IDisposable
 
     public void Dispose()
     {
-        _watchdog?.Dispose();
         foreach (PosixSignalRegistration registration in _registrations)
             registration.Dispose();
     }

@@ -34,10 +34,27 @@ internal sealed class Project
     /// <inheritdoc cref="Open(Caller, ParseResult, IReadOnlyDictionary{string, string?}?)"/>
     public static Project Open(Caller caller, string? databaseOption, IReadOnlyDictionary<string, string?>? flags = null)
     {
-        string root = DatabaseChoice.ProjectRoot(caller.Folder)
-            ?? throw new DroverException(ErrorCode.NotFound, $"there is no .drover folder in {caller.Folder} or above: run `drover init` in a git repository");
-        DatabaseChoice database = ChooseDatabase(caller, databaseOption);
-        return new Project(caller, root, ProjectSettings.Load(root, caller.Environment, flags), database);
+        string root = FindRoot(caller.Folder);
+        // In a linked worktree of the user's the database is where the project is.
+        Caller at = DatabaseChoice.ProjectRoot(caller.Folder) is null ? caller with { Folder = root } : caller;
+        return new Project(caller, root, ProjectSettings.Load(root, caller.Environment, flags), ChooseDatabase(at, databaseOption));
+    }
+
+    /// <summary>The folder of the project: the nearest with <c>.drover</c> upwards, or, in a linked worktree, that of the main worktree.</summary>
+    /// <exception cref="DroverException">NotFound.</exception>
+    public static string FindRoot(string folder)
+    {
+        if (DatabaseChoice.ProjectRoot(folder) is { } root)
+            return root;
+        for (string? at = folder; at is not null; at = Path.GetDirectoryName(at))
+        {
+            // "gitdir: <main>/.git/worktrees/<name>", written by git itself.
+            string link = Path.Combine(at, ".git");
+            if (File.Exists(link) && File.ReadLines(link).FirstOrDefault() is { } line && line.StartsWith("gitdir: ", StringComparison.Ordinal)
+                && Path.GetFullPath(line["gitdir: ".Length..], at).Split("/.git/worktrees/") is [{ } main, _] && ProjectSettings.Exists(main))
+                return main;
+        }
+        throw new DroverException(ErrorCode.NotFound, $"there is no .drover folder in {folder} or above: run `drover init` in a git repository");
     }
 
     /// <summary>The database by the rule of precedence.</summary>

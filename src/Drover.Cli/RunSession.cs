@@ -15,8 +15,8 @@ internal sealed record RunWorker(string Task, string Title, string Agent, string
 /// <summary>How a live run stands: the workers, and the tasks in scope by shown status.</summary>
 internal sealed record RunSnapshot(IReadOnlyList<RunWorker> Workers, IReadOnlyDictionary<ShownStatus, int> Counts);
 
-/// <summary>What the command line asks of a run.</summary>
-internal sealed record RunRequest(Project Project, RunOptions Given, bool Resume);
+/// <summary>What the command line asks of a run. <c>Found</c> is said when the run has started, so that a refusal stays one line.</summary>
+internal sealed record RunRequest(Project Project, RunOptions Given, bool Resume, string? Found = null);
 
 /// <summary>A run in this process, in the words of a terminal.</summary>
 internal sealed class RunSession : IAsyncDisposable
@@ -145,6 +145,8 @@ internal static class EventText
             "landing.queued" => "passed its test, waits to land",
             "landing.intended" => "landing",
             "landing.held" => $"landing is held: {Get("reason")} {Get("paths").ReplaceLineEndings(", ")}",
+            "landing.conflict" => $"{Get("reason")}: the agent gets one turn to solve it",
+            "landing.red" => "the test command fails on the moved target",
             "run.started" or "run.resumed" or "run.ended" => null,
             "run.interrupted" => "interrupted: no new work",
             _ => row.Type,

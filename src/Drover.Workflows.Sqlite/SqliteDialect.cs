@@ -18,6 +18,9 @@ public sealed class SqliteDialect : SqlDialect
 
     private readonly ConcurrentBag<SqlSession> _readers = [];
     private readonly NudgeSocket _nudges;
+    // The connection that prepared the file serves the first reader: the first to open a file that nobody has open rebuilds the index
+    // of its journal, and a command that only looks would pay for that twice.
+    private SqliteConnection? _prepared;
     private bool _disposed;
 
     /// <summary>Opens or creates the database file.</summary>
@@ -99,7 +102,7 @@ public sealed class SqliteDialect : SqlDialect
         cancellationToken.ThrowIfCancellationRequested();
         // The provider's asynchronous methods are synchronous: a reader takes an idle connection and gives it back.
         if (!_readers.TryTake(out SqlSession? session))
-            session = Guarded(() => new SqlSession(OpenConnection(), this, time));
+            session = Guarded(() => new SqlSession(Interlocked.Exchange(ref _prepared, null) ?? OpenConnection(), this, time));
         try
         {
             T result = work(session);
@@ -188,6 +191,7 @@ public sealed class SqliteDialect : SqlDialect
         if (_disposed)
             return ValueTask.CompletedTask;
         _disposed = true;
+        Interlocked.Exchange(ref _prepared, null)?.Dispose();
         while (_readers.TryTake(out SqlSession? reader))
             reader.Dispose();
         _nudges.Dispose();
@@ -249,8 +253,8 @@ public sealed class SqliteDialect : SqlDialect
                     UnixCreateMode = UnixFileMode.UserRead | UnixFileMode.UserWrite,
                 });
             }
-            using SqliteConnection connection = OpenConnection();
-            using SqliteCommand command = connection.CreateCommand();
+            _prepared = OpenConnection();
+            using SqliteCommand command = _prepared.CreateCommand();
             command.CommandText = "PRAGMA application_id";
             long found = (long)command.ExecuteScalar()!;
             command.CommandText = "SELECT count(*) FROM sqlite_master";
@@ -263,6 +267,11 @@ public sealed class SqliteDialect : SqlDialect
                 command.ExecuteNonQuery();
             }
             return true;
+        }
+        catch
+        {
+            _prepared?.Dispose();
+            throw;
         }
         finally
         {

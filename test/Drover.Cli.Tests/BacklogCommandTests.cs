@@ -50,6 +50,17 @@ public sealed class BacklogCommandTests
     }
 
     [Fact]
+    public void Commands_work_in_a_linked_worktree_of_the_user()
+    {
+        using var program = new DroverProgram();
+        string linked = program.Root + "-linked";
+        program.Git("worktree", "add", "--quiet", linked, "-b", "feature");
+        string task = program.RunIn(linked, "add", "Write the parser", "--json").Ok().Json.GetProperty("id").GetString()!;
+        Assert.Equal("ready", program.StatusOf(task));
+        Assert.Contains("Already a Drover project", program.RunIn(linked, "init").Ok().Output, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public void Add_and_status_print_the_documented_shapes()
     {
         using var program = new DroverProgram();
@@ -132,6 +143,20 @@ public sealed class BacklogCommandTests
         program.Environment.Remove("DROVER_WORKERS");
         Assert.Equal("workers", program.Run("config", "unset", "workers", "--json").Ok().Json.GetProperty("key").GetString());
         Assert.Contains("note: there is a .drover.toml", WithToml(program).Error, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Fifty_writers_at_once_lose_nothing_and_see_no_lock()
+    {
+        using var program = new DroverProgram();
+        string blocker = program.Add("Write the parser");
+        // In groups, for small machines: each is a process of its own.
+        foreach (int[] group in Enumerable.Range(0, 50).Chunk(10))
+        {
+            Answer[] answers = await Task.WhenAll(group.Select(n => Task.Run(() => program.Run("add", $"Write the printer number {n}", "--blocked-by", blocker))));
+            Assert.All(answers, a => a.Ok());
+        }
+        Assert.Equal("0 running, 1 queued, 0 completed, 50 blocked\n", program.Run("status", "--oneline").Ok().Output);
     }
 
     [Fact]

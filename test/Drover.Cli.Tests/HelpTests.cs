@@ -39,12 +39,12 @@ public sealed class HelpTests
     {
         string page = ReferencePage.Write(Root);
         string file = Path.Combine(Repository(), "docs", "reference", "cli.md");
-        if (Environment.GetEnvironmentVariable("DROVER_WRITE_DOCS") == "1")
+        if (Environment.GetEnvironmentVariable("DROVER_UPDATE_DOCS") == "1")
         {
             Directory.CreateDirectory(Path.GetDirectoryName(file)!);
             File.WriteAllText(file, page);
         }
-        Assert.True(File.Exists(file) && File.ReadAllText(file) == page, "docs/reference/cli.md is not what the program says: run this test with DROVER_WRITE_DOCS=1");
+        Assert.True(File.Exists(file) && File.ReadAllText(file) == page, "docs/reference/cli.md is not what the program says: run this test with DROVER_UPDATE_DOCS=1");
     }
 
     private static string Repository()

@@ -45,6 +45,19 @@ public sealed class RunCommandTests
     }
 
     [Fact]
+    public void Without_continue_on_failure_nothing_new_starts_after_a_failure()
+    {
+        using var program = new DroverProgram();
+        program.Add("Write the parser", "--description", "fake: fail", "--priority", "5");
+        string later = program.Add("Write the printer", "--description", "fake: edit printer.txt \"q\"");
+        string[] run = ["run", "--workers", "1", "--max-attempts", "1"];
+        Assert.Equal(1, program.Run([.. run, "--continue-on-failure", "false"]).ExitCode);
+        Assert.Empty(program.Landings());
+        Assert.Equal(1, program.Run([.. run, "--continue-on-failure"]).ExitCode);
+        Assert.Equal([later], program.Landings());
+    }
+
+    [Fact]
     public void A_task_that_waits_for_a_person_gives_7_and_resolve_lands_it()
     {
         using var program = new DroverProgram();
@@ -92,9 +105,18 @@ public sealed class RunCommandTests
         using LiveProgram run = program.Start("run", "--verbose");
         await run.SaysAsync($"{slow} agent");
 
-        Answer second = program.Run("run");
-        Assert.Equal(4, second.ExitCode);
-        Assert.Contains($"held by pid {run.Id}", Assert.Single(second.ErrorLines), StringComparison.Ordinal);
+        foreach (string command in (string[])["run", "resume"])
+        {
+            Answer second = program.Run(command);
+            Assert.Equal(4, second.ExitCode);
+            Assert.Contains($"held by pid {run.Id}", Assert.Single(second.ErrorLines), StringComparison.Ordinal);
+        }
+
+        run.Signal("STOP");
+        Answer stopped = program.Run("run");
+        run.Signal("CONT");
+        Assert.Equal(4, stopped.ExitCode);
+        Assert.Contains($"held by pid {run.Id}, stopped", Assert.Single(stopped.ErrorLines), StringComparison.Ordinal);
 
         Assert.Equal($"Cancelled {slow}: Write the parser\n", program.Run("cancel", slow, "--reason", "too slow").Ok().Output);
         Answer answer = await run.EndAsync();
@@ -112,7 +134,7 @@ public sealed class RunCommandTests
         using var program = new DroverProgram();
         Answer nothing = program.Run("resume");
         Assert.Equal(3, nothing.ExitCode);
-        Assert.Contains("nothing to resume", nothing.ErrorLines[^1], StringComparison.Ordinal);
+        Assert.Contains("nothing to resume", Assert.Single(nothing.ErrorLines), StringComparison.Ordinal);
         program.Add("Write the parser");
         using var watch = new LiveProgram(program.StartInfo(program.Root, "status", "--oneline", "--watch"));
         program.Add("Write the printer");

@@ -2,7 +2,6 @@ using System.CommandLine;
 using Drover.Cli.Terminal;
 using Drover.Orchestrator.Gates;
 using Drover.Orchestrator.Settings;
-using Drover.Workflows;
 
 namespace Drover.Cli.Commands;
 
@@ -81,6 +80,5 @@ internal static class ConfigCommand
         return ExitCodes.Done;
     }
 
-    private static string Root(Caller caller) => DatabaseChoice.ProjectRoot(caller.Folder)
-        ?? throw new DroverException(ErrorCode.NotFound, $"there is no .drover folder in {caller.Folder} or above: run `drover init` in a git repository");
+    private static string Root(Caller caller) => Project.FindRoot(caller.Folder);
 }

@@ -24,11 +24,11 @@ internal sealed class DemoCommand
         Option<bool> json = GlobalOptions.Json();
         var command = new Command("demo", "Run a small backlog in a new git repository with a scripted agent: free, offline, nothing of yours is touched.") { crash, json };
         command.SetAction((parsed, cancellationToken) =>
-            new DemoCommand(caller, Directory.CreateTempSubdirectory("drover-demo-").FullName).RunAsync(parsed.GetValue(crash), parsed.GetValue(json), cancellationToken));
+            new DemoCommand(caller, Directory.CreateTempSubdirectory("drover-demo-").FullName).RunAsync(parsed.GetValue(crash), parsed.GetValue(json), parsed.GetValue(GlobalOptions.Verbose), cancellationToken));
         return command;
     }
 
-    private async Task<int> RunAsync(bool crash, bool json, CancellationToken cancellationToken)
+    private async Task<int> RunAsync(bool crash, bool json, bool verbose, CancellationToken cancellationToken)
     {
         // The run reads the process's environment: the demo must not depend on the user's git settings or be led to his databases.
         foreach ((string name, _) in _caller.Environment.Where(v => v.Value is null).ToList())
@@ -39,7 +39,7 @@ internal sealed class DemoCommand
         _caller.Output.Say($"{DemoContent.Count} tasks, 3 workers, the scripted agent `fake`, gate `{DemoContent.TestCommand}`");
         if (crash)
             await CrashAsync(project, cancellationToken);
-        (RunReport report, StatusModel status) = await RunCommand.RunToEndAsync(new RunRequest(project, new RunOptions { Workers = 3 }, crash), cancellationToken);
+        (RunReport report, StatusModel status) = await RunCommand.RunToEndAsync(new RunRequest(project, new RunOptions { Workers = 3, Verbose = verbose }, crash), cancellationToken);
         List<string> log = await LogAsync("--format=%h %s", cancellationToken);
         List<string> landed = [.. (await LogAsync("--format=%(trailers:key=Drover-Task,valueonly,separator=%x2C)", cancellationToken)).Where(l => l.Length > 0)];
         string? fault = Fault(status, landed);

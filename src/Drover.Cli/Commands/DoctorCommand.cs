@@ -53,7 +53,7 @@ internal sealed class DoctorCommand
         {
             await TryAsync("identity", () => Task.FromResult(repository.Identity() is { } who ? $"{who.Name} <{who.Email}>" : ""));
             if (repository.Hooks() is { Count: > 0 } hooks)
-                Add("hooks", "warning", $"{string.Join(", ", hooks)}: Drover never runs them; see gate.hooks");
+                Add("hooks", "warning", $"{string.Join(", ", hooks)}: Drover never runs them; put their checks into testCommand");
         }
         Project? project = null;
         await TryAsync("project", () =>

@@ -104,7 +104,7 @@ internal static class InitCommand
         output.Line("  test command  ", done.TestCommand ?? "none yet: `drover config set testCommand <command>`");
         output.Line("  database      ", done.Database);
         if (done.Hooks.Count > 0)
-            output.Say(($"note: this repository has git hooks ({string.Join(", ", done.Hooks)}); Drover never runs them. `drover config set gate.hooks pre-commit` lets the gate run one.", Colour.Yellow));
+            output.Say(($"note: this repository has git hooks ({string.Join(", ", done.Hooks)}); Drover never runs them; put what they check into the test command.", Colour.Yellow));
         if (done.Created)
             output.Say("next: `drover add <title>`, then `drover run`");
     }

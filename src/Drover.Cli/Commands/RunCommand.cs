@@ -12,7 +12,7 @@ internal sealed class RunCommand
     private readonly Option<string?> _workers = new("--workers", "-w") { Description = "How many tasks are worked on at once. Default: DROVER_WORKERS, then the settings (3).", HelpName = "n" };
     private readonly Option<string?> _epic = new("--epic") { Description = "Only this epic's tasks.", HelpName = "epic" };
     private readonly Option<bool> _dryRun = new("--dry-run") { Description = "Check everything and show what would run; change nothing." };
-    private readonly Option<bool> _continueOnFailure = new("--continue-on-failure") { Description = "Go on with other tasks when one has failed for good." };
+    private readonly Option<bool?> _continueOnFailure = new("--continue-on-failure") { Description = "Whether to go on with other tasks when one has failed for good. Default: true.", HelpName = "true|false" };
     private readonly Option<string?> _maxAttempts = new("--max-attempts") { Description = "How many attempts a task gets. Default: the settings (3).", HelpName = "n" };
     private readonly Option<string?> _target = new("--target") { Description = "The branch on which finished work lands. Default: the settings.", HelpName = "branch" };
     private readonly Option<bool> _json = GlobalOptions.Json();
@@ -45,7 +45,7 @@ internal sealed class RunCommand
             Epic = parsed.GetValue(_epic),
             Workers = parsed.GetValue(_workers) is null ? null : project.Settings.Workers,
             MaxAttempts = parsed.GetValue(_maxAttempts) is null ? null : project.Settings.MaxAttempts,
-            ContinueOnFailure = parsed.GetValue(_continueOnFailure) ? true : null,
+            ContinueOnFailure = parsed.GetValue(_continueOnFailure),
             Verbose = parsed.GetValue(GlobalOptions.Verbose),
         };
         if (parsed.GetValue(_target) is { } target)
@@ -53,9 +53,8 @@ internal sealed class RunCommand
         if (parsed.GetValue(_dryRun))
             return await PlanAsync(project, given, parsed.GetValue(_json), cancellationToken);
         await RunChecks.CheckRowsAsync(project, given.Epic, cancellationToken);
-        if (_resume)
-            await SayWhatIsThereAsync(project, cancellationToken);
-        return await ExecuteAsync(new RunRequest(project, given, _resume), parsed.GetValue(_json), cancellationToken);
+        string? found = _resume ? await FoundAsync(project, cancellationToken) : null;
+        return await ExecuteAsync(new RunRequest(project, given, _resume, found), parsed.GetValue(_json), cancellationToken);
     }
 
     private static async Task<int> ExecuteAsync(RunRequest request, bool json, CancellationToken cancellationToken)
@@ -70,10 +69,12 @@ internal sealed class RunCommand
     {
         Output output = request.Project.Caller.Output;
         await using RunSession session = await RunSession.StartAsync(request, cancellationToken);
+        if (request.Found is { } found)
+            output.Say(found);
         foreach (string line in session.Opening())
             output.Say(line);
         using var interrupts = new Interrupts(session, request.Project.Caller);
-        if (output is { ProseIsTerminal: true, AllowsColour: true } && request.Given.Verbose != true)
+        if (output.CanRedraw && request.Given.Verbose != true)
             await LiveProgress.ShowAsync(session, output, cancellationToken);
         else
             await LineProgress.ShowAsync(session, output, request.Given.Verbose == true, cancellationToken);
@@ -132,12 +133,10 @@ internal sealed class RunCommand
         return ExitCodes.Done;
     }
 
-    private async Task SayWhatIsThereAsync(Project project, CancellationToken cancellationToken)
+    private static async Task<string> FoundAsync(Project project, CancellationToken cancellationToken)
     {
         (RunRow? run, IReadOnlyDictionary<string, int> counts) = await project.ReadAsync(db =>
             (Board.ActiveRun(db, project.Id), BacklogQueries.Counts(db, project.Id)), cancellationToken);
-        _caller.Output.Say(run is null
-            ? "there is no unfinished run; starting a new one"
-            : $"found the unfinished run {run.Id}: {StatusCommand.OneLine(counts)}");
+        return run is null ? "found no unfinished run; starting a new one" : $"found the unfinished run {run.Id}: {StatusCommand.OneLine(counts)}";
     }
 }

@@ -29,18 +29,16 @@ internal readonly record struct Part(string Text, Colour Colour = Colour.None)
 /// Where output goes: data to stdout, prose to stderr. Every text passes the one sanitizer here (rule L-01), and colour is added
 /// after it, so that no caller can forget either.
 /// </summary>
-internal sealed class Output(TextWriter data, TextWriter prose, bool dataIsTerminal, bool proseIsTerminal, bool colour)
+internal sealed class Output(TextWriter data, TextWriter prose, bool dataIsTerminal, bool proseIsTerminal, bool colour, bool dumb = false)
 {
     private readonly Lock _gate = new();
+    private bool _proseIsGone;
 
     /// <summary>True when stdout is a terminal.</summary>
     public bool DataIsTerminal => dataIsTerminal;
 
-    /// <summary>True when stderr is a terminal, so that progress may be drawn in place.</summary>
-    public bool ProseIsTerminal => proseIsTerminal;
-
-    /// <summary>False with NO_COLOR or a dumb terminal.</summary>
-    public bool AllowsColour => colour;
+    /// <summary>True when stderr is a terminal on which progress can be drawn in place.</summary>
+    public bool CanRedraw => proseIsTerminal && !dumb;
 
     /// <summary>Called instead of writing prose while a live display owns stderr; null otherwise.</summary>
     public Action<string>? Above { get; set; }
@@ -48,15 +46,21 @@ internal sealed class Output(TextWriter data, TextWriter prose, bool dataIsTermi
     public static Output OfThisProcess(IReadOnlyDictionary<string, string?> environment)
     {
         var utf8 = new UTF8Encoding(encoderShouldEmitUTF8Identifier: false);
-        bool colour = environment.GetValueOrDefault("NO_COLOR") is null or "" && environment.GetValueOrDefault("TERM") is not "dumb";
+        bool dumb = environment.GetValueOrDefault("TERM") is null or "" or "dumb";
+        bool colour = !dumb && environment.GetValueOrDefault("NO_COLOR") is null or "";
         return new Output(
             new StreamWriter(Console.OpenStandardOutput(), utf8, 8192) { AutoFlush = false, NewLine = "\n" },
             new StreamWriter(Console.OpenStandardError(), utf8, 1024) { AutoFlush = true, NewLine = "\n" },
-            !Console.IsOutputRedirected, !Console.IsErrorRedirected, colour);
+            !Console.IsOutputRedirected, !Console.IsErrorRedirected, colour, dumb);
     }
 
     /// <summary>A line of data on stdout.</summary>
-    public void Line(params ReadOnlySpan<Part> parts) => Write(data, parts, colour && dataIsTerminal);
+    public void Line(params ReadOnlySpan<Part> parts)
+    {
+        string line = Compose(parts, colour && dataIsTerminal);
+        lock (_gate)
+            data.WriteLine(line);
+    }
 
     /// <summary>Text on stdout without a line end.</summary>
     public void Text(string text)
@@ -71,7 +75,7 @@ internal sealed class Output(TextWriter data, TextWriter prose, bool dataIsTermi
         if (Above is { } above)
             above(Compose(parts, colour && proseIsTerminal));
         else
-            Write(prose, parts, colour && proseIsTerminal);
+            WriteProse(Compose(parts, colour && proseIsTerminal));
     }
 
     /// <summary>One JSON value on stdout. Its encoder escapes everything that is not plain ASCII text.</summary>
@@ -96,11 +100,22 @@ internal sealed class Output(TextWriter data, TextWriter prose, bool dataIsTermi
             data.Flush();
     }
 
-    private void Write(TextWriter writer, ReadOnlySpan<Part> parts, bool coloured)
+    // A run outlives the terminal it was started on: when nobody can hear any more, it goes on or ends in order, but does not fail.
+    private void WriteProse(string line)
     {
-        string line = Compose(parts, coloured);
         lock (_gate)
-            writer.WriteLine(line);
+        {
+            if (_proseIsGone)
+                return;
+            try
+            {
+                prose.WriteLine(line);
+            }
+            catch (IOException)
+            {
+                _proseIsGone = true;
+            }
+        }
     }
 
     private static string Compose(ReadOnlySpan<Part> parts, bool coloured)

@@ -102,6 +102,7 @@ public static class BacklogSchema
             gate_output TEXT,
             turns BIGINT NOT NULL DEFAULT 0,
             conflict_turn_used BIGINT NOT NULL DEFAULT 0,
+            conflict TEXT,
             consumed BIGINT NOT NULL DEFAULT 1,
             tokens BIGINT,
             cost_micros BIGINT,
@@ -178,9 +179,7 @@ public static class BacklogSchema
             workers BIGINT NOT NULL,
             continue_on_failure BIGINT NOT NULL DEFAULT 0,
             max_attempts BIGINT NOT NULL,
-            verbose BIGINT NOT NULL DEFAULT 0,
             target TEXT NOT NULL,
-            options TEXT,
             state TEXT NOT NULL CHECK (state IN ('active', 'ended')),
             generation BIGINT NOT NULL DEFAULT 1,
             executor_id TEXT,
@@ -189,7 +188,6 @@ public static class BacklogSchema
             started_at BIGINT NOT NULL,
             ended_at BIGINT,
             outcome TEXT,
-            summary TEXT,
             PRIMARY KEY (project, id))
         ;;
         CREATE UNIQUE INDEX ix_drover_runs_active ON {d}runs (project) WHERE state = 'active'

@@ -29,6 +29,8 @@ public sealed record AttemptFacts
     public string? GateOutput { get; init; }
     public int? Turns { get; init; }
     public bool? ConflictTurnUsed { get; init; }
+    /// <summary>The conflict that was turned over to the agent, as the Runs room writes it.</summary>
+    public string? Conflict { get; init; }
     public long? Tokens { get; init; }
     public long? CostMicros { get; init; }
     public string? LogPath { get; init; }
@@ -149,14 +151,14 @@ public static partial class Board
             UPDATE {d}attempts SET phase = COALESCE(@phase, phase), base_oid = COALESCE(@base, base_oid), worktree = COALESCE(@worktree, worktree),
                 branch = COALESCE(@branch, branch), agent = COALESCE(@agent, agent), session_id = COALESCE(@session, session_id),
                 work_oid = COALESCE(@work, work_oid), tree_oid = COALESCE(@tree, tree_oid), gate_output = COALESCE(@gate, gate_output),
-                turns = COALESCE(@turns, turns), conflict_turn_used = COALESCE(@conflict, conflict_turn_used), tokens = COALESCE(@tokens, tokens),
+                turns = COALESCE(@turns, turns), conflict_turn_used = COALESCE(@conflict, conflict_turn_used), conflict = COALESCE(@given, conflict), tokens = COALESCE(@tokens, tokens),
                 cost_micros = COALESCE(@cost, cost_micros), log_path = COALESCE(@log, log_path)
             WHERE project = @project AND task = @task AND n = @n
             """,
             ("@phase", facts.Phase), ("@base", facts.BaseOid), ("@worktree", facts.Worktree), ("@branch", facts.Branch), ("@agent", facts.Agent),
             ("@session", facts.SessionId), ("@work", facts.WorkOid), ("@tree", facts.TreeOid), ("@gate", facts.GateOutput),
             ("@turns", facts.Turns is { } turns ? (long)turns : null), ("@conflict", facts.ConflictTurnUsed is { } used ? (used ? 1L : 0L) : null),
-            ("@tokens", facts.Tokens), ("@cost", facts.CostMicros), ("@log", facts.LogPath), ("@project", project), ("@task", task), ("@n", (long)attempt));
+            ("@given", facts.Conflict), ("@tokens", facts.Tokens), ("@cost", facts.CostMicros), ("@log", facts.LogPath), ("@project", project), ("@task", task), ("@n", (long)attempt));
     }
 
     /// <summary>The attempt ended without a change; the task is completed with the reason. False: no longer this attempt's.</summary>
@@ -253,6 +255,14 @@ public static partial class Board
             ("@project", project), ("@task", task), ("@n", (long)attempt));
         Event(db, project, at, "task.paused", task, row.Epic, row.RunId, ("attempt", attempt), ("reason", reason), ("question", question));
         return true;
+    }
+
+    /// <summary>A person's answer was acted on: it holds for nothing that comes after it.</summary>
+    public static void ForgetAnswer(SqlSession db, string project, string task, int attempt)
+    {
+        ArgumentNullException.ThrowIfNull(db);
+        db.Execute("UPDATE {d}tasks SET answer = NULL, answer_note = NULL WHERE project = @project AND id = @task AND attempts = @attempt",
+            ("@project", project), ("@task", task), ("@attempt", (long)attempt));
     }
 
     /// <summary>Claimed tasks whose workflow has not begun within the claim timeout.</summary>

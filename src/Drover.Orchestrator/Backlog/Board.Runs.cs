@@ -13,9 +13,9 @@ public sealed record RunOptions
     public int? Workers { get; init; }
     public bool? ContinueOnFailure { get; init; }
     public int? MaxAttempts { get; init; }
+    /// <summary>For the command that shows the run; not kept.</summary>
     public bool? Verbose { get; init; }
     public string? Target { get; init; }
-    public string? Options { get; init; }
 #pragma warning restore CS1591
 }
 
@@ -72,19 +72,17 @@ public static partial class Board
                 Workers = given.Workers ?? defaults.Workers ?? 3,
                 ContinueOnFailure = given.ContinueOnFailure ?? defaults.ContinueOnFailure ?? false,
                 MaxAttempts = given.MaxAttempts ?? defaults.MaxAttempts ?? 3,
-                Verbose = given.Verbose ?? false,
                 Target = given.Target ?? defaults.Target ?? throw new DroverException(ErrorCode.InvalidInput, "no target branch is set: `drover config set target <branch>`"),
-                Options = given.Options ?? defaults.Options,
                 ExecutorId = executorId,
                 StartedAt = at,
             };
             db.Execute("""
-                INSERT INTO {d}runs (project, id, workflow_id, epic, workers, continue_on_failure, max_attempts, verbose, target, options, state, executor_id, started_at)
-                VALUES (@project, @id, @workflow, @epic, @workers, @continue, @max, @verbose, @target, @options, 'active', @executor, @at)
+                INSERT INTO {d}runs (project, id, workflow_id, epic, workers, continue_on_failure, max_attempts, target, state, executor_id, started_at)
+                VALUES (@project, @id, @workflow, @epic, @workers, @continue, @max, @target, 'active', @executor, @at)
                 """,
                 ("@project", project), ("@id", id), ("@workflow", run.WorkflowId), ("@epic", run.Epic), ("@workers", (long)run.Workers),
-                ("@continue", run.ContinueOnFailure ? 1L : 0L), ("@max", (long)run.MaxAttempts), ("@verbose", run.Verbose ? 1L : 0L),
-                ("@target", run.Target), ("@options", run.Options), ("@executor", executorId), ("@at", at));
+                ("@continue", run.ContinueOnFailure ? 1L : 0L), ("@max", (long)run.MaxAttempts),
+                ("@target", run.Target), ("@executor", executorId), ("@at", at));
             Event(db, project, at, "run.started", null, run.Epic, id, ("workers", run.Workers), ("target", run.Target), ("maxAttempts", run.MaxAttempts));
             return new OpenedRun(run, false, []);
         }
@@ -101,13 +99,10 @@ public static partial class Board
             Workers = given.Workers ?? old.Workers,
             ContinueOnFailure = given.ContinueOnFailure ?? old.ContinueOnFailure,
             MaxAttempts = given.MaxAttempts ?? old.MaxAttempts,
-            Verbose = given.Verbose ?? old.Verbose,
-            Options = given.Options ?? old.Options,
             Generation = old.Generation + 1,
             ExecutorId = executorId,
             Draining = false,
             Outcome = null,
-            Summary = null,
         };
         var changes = new List<string>();
         if (run.Epic != old.Epic)
@@ -119,12 +114,12 @@ public static partial class Board
         if (run.MaxAttempts != old.MaxAttempts)
             changes.Add($"max attempts {old.MaxAttempts} -> {run.MaxAttempts}");
         db.Execute("""
-            UPDATE {d}runs SET epic = @epic, workers = @workers, continue_on_failure = @continue, max_attempts = @max, verbose = @verbose, options = @options,
-                generation = @generation, executor_id = @executor, draining = 0, outcome = NULL, summary = NULL
+            UPDATE {d}runs SET epic = @epic, workers = @workers, continue_on_failure = @continue, max_attempts = @max,
+                generation = @generation, executor_id = @executor, draining = 0, outcome = NULL
             WHERE project = @project AND id = @id
             """,
             ("@epic", run.Epic), ("@workers", (long)run.Workers), ("@continue", run.ContinueOnFailure ? 1L : 0L), ("@max", (long)run.MaxAttempts),
-            ("@verbose", run.Verbose ? 1L : 0L), ("@options", run.Options), ("@generation", (long)run.Generation), ("@executor", executorId),
+            ("@generation", (long)run.Generation), ("@executor", executorId),
             ("@project", project), ("@id", run.Id));
         Event(db, project, at, "run.resumed", null, run.Epic, run.Id, ("generation", run.Generation), ("changes", changes.Count == 0 ? null : string.Join("; ", changes)));
         return new OpenedRun(run, true, changes);
@@ -144,16 +139,16 @@ public static partial class Board
     }
 
     /// <summary>Ends the run. An interrupted run stays active, so that <c>resume</c> continues it. False: it had ended already.</summary>
-    public static bool EndRun(SqlSession db, string project, string runId, RunOutcome outcome, string? summary = null)
+    public static bool EndRun(SqlSession db, string project, string runId, RunOutcome outcome)
     {
         ArgumentNullException.ThrowIfNull(db);
         string word = outcome == RunOutcome.FinishedWithFailures ? "finished-with-failures" : outcome.ToString().ToLowerInvariant();
         long at = Now(db);
         int changed = outcome == RunOutcome.Interrupted
-            ? db.Execute("UPDATE {d}runs SET outcome = @outcome, summary = @summary WHERE project = @project AND id = @run AND state = 'active'",
-                ("@outcome", word), ("@summary", summary), ("@project", project), ("@run", runId))
-            : db.Execute("UPDATE {d}runs SET state = 'ended', outcome = @outcome, summary = @summary, ended_at = @at WHERE project = @project AND id = @run AND state = 'active'",
-                ("@outcome", word), ("@summary", summary), ("@at", at), ("@project", project), ("@run", runId));
+            ? db.Execute("UPDATE {d}runs SET outcome = @outcome WHERE project = @project AND id = @run AND state = 'active'",
+                ("@outcome", word), ("@project", project), ("@run", runId))
+            : db.Execute("UPDATE {d}runs SET state = 'ended', outcome = @outcome, ended_at = @at WHERE project = @project AND id = @run AND state = 'active'",
+                ("@outcome", word), ("@at", at), ("@project", project), ("@run", runId));
         if (changed > 0)
             Event(db, project, at, "run.ended", null, null, runId, ("outcome", word));
         return changed > 0;

@@ -72,9 +72,11 @@ public sealed class Readiness
     {
         ArgumentNullException.ThrowIfNull(db);
         Dictionary<string, string> holds = new(StringComparer.Ordinal);
-        foreach ((string task, string hold) in db.Query(
-            "SELECT task, hold_reason, hold_paths FROM {d}landings WHERE project = @project AND state = 'held' ORDER BY attempt",
-            r => (r.GetString(0), Describe(r.TextOrNull(1), r.TextOrNull(2))), ("@project", project)))
+        // An intended landing of a released task is settled by the lane alone: nobody else may take the task up meanwhile.
+        foreach ((string task, string hold) in db.Query("""
+            SELECT l.task, l.hold_reason, l.hold_paths, l.state FROM {d}landings l JOIN {d}tasks t ON t.project = l.project AND t.id = l.task
+            WHERE l.project = @project AND (l.state = 'held' OR (l.state = 'intended' AND t.status = 'open')) ORDER BY l.attempt
+            """, r => (r.GetString(0), r.GetString(3) == LandingState.Intended ? "its landing" : Describe(r.TextOrNull(1), r.TextOrNull(2))), ("@project", project)))
             holds[task] = hold;
 
         Dictionary<string, string> phases = new(StringComparer.Ordinal);

@@ -159,6 +159,8 @@ public sealed record AttemptRow
     public string? GateOutput { get; init; }
     public int Turns { get; init; }
     public bool ConflictTurnUsed { get; init; }
+    /// <summary>The conflict that was turned over to the agent; null when there was none.</summary>
+    public string? Conflict { get; init; }
     public bool Consumed { get; init; }
     public long? Tokens { get; init; }
     public long? CostMicros { get; init; }
@@ -166,7 +168,7 @@ public sealed record AttemptRow
 
     internal const string Columns = """
         task, n, continuation, run_id, workflow_id, state, phase, base_oid, worktree, branch, agent, session_id, work_oid, tree_oid,
-        claimed_at, started_at, ended_at, outcome, error_class, error, gate_output, turns, conflict_turn_used, consumed, tokens, cost_micros, log_path
+        claimed_at, started_at, ended_at, outcome, error_class, error, gate_output, turns, conflict_turn_used, consumed, tokens, cost_micros, log_path, conflict
         """;
 
     internal static AttemptRow Read(DbDataReader r) => new()
@@ -198,6 +200,7 @@ public sealed record AttemptRow
         Tokens = r.NumberOrNull(24),
         CostMicros = r.NumberOrNull(25),
         LogPath = r.TextOrNull(26),
+        Conflict = r.TextOrNull(27),
     };
 }
 
@@ -257,10 +260,7 @@ public sealed record RunRow
     public int Workers { get; init; }
     public bool ContinueOnFailure { get; init; }
     public int MaxAttempts { get; init; }
-    public bool Verbose { get; init; }
     public required string Target { get; init; }
-    /// <summary>Further options, as the Runs room writes them.</summary>
-    public string? Options { get; init; }
     /// <summary>False when the run has ended.</summary>
     public bool Active { get; init; } = true;
     /// <summary>Raised by every command that adopts the run.</summary>
@@ -272,11 +272,10 @@ public sealed record RunRow
     public long StartedAt { get; init; }
     public long? EndedAt { get; init; }
     public string? Outcome { get; init; }
-    public string? Summary { get; init; }
 
     internal const string Columns = """
-        id, workflow_id, epic, workers, continue_on_failure, max_attempts, verbose, target, options, state, generation, executor_id,
-        interrupts, draining, started_at, ended_at, outcome, summary
+        id, workflow_id, epic, workers, continue_on_failure, max_attempts, target, state, generation, executor_id,
+        interrupts, draining, started_at, ended_at, outcome
         """;
 
     internal static RunRow Read(DbDataReader r) => new()
@@ -287,18 +286,15 @@ public sealed record RunRow
         Workers = (int)r.GetInt64(3),
         ContinueOnFailure = r.GetInt64(4) != 0,
         MaxAttempts = (int)r.GetInt64(5),
-        Verbose = r.GetInt64(6) != 0,
-        Target = r.GetString(7),
-        Options = r.TextOrNull(8),
-        Active = r.GetString(9) == "active",
-        Generation = (int)r.GetInt64(10),
-        ExecutorId = r.TextOrNull(11),
-        Interrupts = (int)r.GetInt64(12),
-        Draining = r.GetInt64(13) != 0,
-        StartedAt = r.GetInt64(14),
-        EndedAt = r.NumberOrNull(15),
-        Outcome = r.TextOrNull(16),
-        Summary = r.TextOrNull(17),
+        Target = r.GetString(6),
+        Active = r.GetString(7) == "active",
+        Generation = (int)r.GetInt64(8),
+        ExecutorId = r.TextOrNull(9),
+        Interrupts = (int)r.GetInt64(10),
+        Draining = r.GetInt64(11) != 0,
+        StartedAt = r.GetInt64(12),
+        EndedAt = r.NumberOrNull(13),
+        Outcome = r.TextOrNull(14),
     };
 }
 #pragma warning restore CS1591

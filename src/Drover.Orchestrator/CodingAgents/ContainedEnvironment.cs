@@ -10,6 +10,9 @@ namespace Drover.Orchestrator.CodingAgents;
 /// <param name="Pass">Names from <c>env.pass</c> that pass as well.</param>
 internal sealed record ContainedEnvironment(IReadOnlyDictionary<string, string> Source, IReadOnlyList<string> Pass)
 {
+    /// <summary>Values from files that are copied into worktrees, redacted like secrets of the environment.</summary>
+    public IReadOnlyList<string> CopiedSecrets { get; init; } = [];
+
     private static readonly HashSet<string> Names = new(StringComparer.Ordinal)
     {
         "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TERM", "JAVA_HOME", "GOPATH", "CARGO_HOME",
@@ -52,7 +55,7 @@ internal sealed record ContainedEnvironment(IReadOnlyDictionary<string, string> 
     /// </summary>
     public IReadOnlyList<string> SecretValues(IReadOnlyCollection<string> credentials)
     {
-        var secrets = new HashSet<string>(StringComparer.Ordinal);
+        var secrets = new HashSet<string>(CopiedSecrets, StringComparer.Ordinal);
         foreach (var (name, value) in Source)
         {
             if (credentials.Contains(name, StringComparer.Ordinal) || (SoundsSecret(name) && !LooksLikePath(value)))

@@ -76,11 +76,7 @@ internal sealed record AgentRequest
 }
 
 /// <summary>What the caller hears during a turn.</summary>
-internal sealed record AgentHooks : ProcessHooks
-{
-    /// <summary>The agent's session id, as soon as it is known: to be recorded at once, so that a crash can go on with it.</summary>
-    public Action<string>? OnSession { get; init; }
-}
+internal sealed record AgentHooks : ProcessHooks;
 
 /// <summary>How a turn ended, as far as the program tells.</summary>
 internal enum AgentOutcome

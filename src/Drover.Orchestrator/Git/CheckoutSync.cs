@@ -45,6 +45,8 @@ internal sealed partial class GitJson : JsonSerializerContext;
 internal sealed class CheckoutSync(Repository repository, TimeProvider time)
 {
     private static readonly TimeSpan LandingPatience = TimeSpan.FromSeconds(120);
+    // While the user's index.lock is ours a held ref lock is not waited for any longer than this; the landing lets go and tries again.
+    private static readonly TimeSpan LockedPatience = TimeSpan.FromSeconds(2);
     private readonly CheckoutRepair _repair = new(repository);
 
     private string JournalFile => Path.Combine(repository.StateDirectory, "checkout-sync.json");
@@ -59,7 +61,10 @@ internal sealed class CheckoutSync(Repository repository, TimeProvider time)
     /// <param name="oldOid">The tip the commit was built on.</param>
     /// <param name="newOid">The commit.</param>
     /// <param name="patience">How long a lock held by somebody else is waited for.</param>
-    /// <param name="cancellationToken">Ends the wait for locks.</param>
+    /// <param name="cancellationToken">
+    /// Ends the waits. Not obeyed between the lock on the user's index and its release: a landing that has begun to move the ref
+    /// is finished and reported, so a result may come in spite of a cancelled token.
+    /// </param>
     public async Task<LandResult> LandAsync(string target, string oldOid, string newOid, TimeSpan patience, CancellationToken cancellationToken)
     {
         using var held = await LockAsync(cancellationToken).ConfigureAwait(false);
@@ -74,11 +79,9 @@ internal sealed class CheckoutSync(Repository repository, TimeProvider time)
                 return new LandResult.ObjectMissing();
             if (tip != oldOid)
                 return await repository.IsAncestorAsync(newOid, tip, cancellationToken).ConfigureAwait(false) ? new LandResult.Landed([]) : new LandResult.Stale();
-            var checkouts = Checkouts.Of(repository, target).Where(c => c.IsPresent).ToList();
-            if (checkouts.FirstOrDefault(c => c.Operation is not null) is { } unfinished)
-                return new LandResult.WaitingCheckout(unfinished.Path, [], $"git -C {Quote(unfinished.Path)} {unfinished.Operation} --abort (or finish it)");
-            if (checkouts.Count > 1)
-                return new LandResult.WaitingCheckout(checkouts[1].Path, [], $"git -C {Quote(checkouts[1].Path)} switch --detach (the branch is checked out twice)");
+            var checkouts = Present(target);
+            if (Blocked(checkouts) is { } blocked)
+                return blocked;
             if (checkouts.Count == 0)
                 return Result(target, await Refs.MoveAsync(repository, target, newOid, oldOid, patience, time, cancellationToken).ConfigureAwait(false));
             var result = await FollowAsync(checkouts[0], target, oldOid, newOid, patience, cancellationToken).ConfigureAwait(false);
@@ -87,6 +90,36 @@ internal sealed class CheckoutSync(Repository repository, TimeProvider time)
             if (result is null && time.GetElapsedTime(start) >= patience + TimeSpan.FromSeconds(10))
                 return new LandResult.WaitingLock(Path.Combine(checkouts[0].GitDirectory, "index"));
             await Task.Delay(TimeSpan.FromMilliseconds(50), time, cancellationToken).ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>
+    /// Says whether the target's checkout could follow now, so that a landing can be held before anything is recorded. Touches
+    /// nothing of the user: no lock, no journal. 3 git processes when the target is checked out, else 0. <see cref="LandAsync"/>
+    /// looks again, and may still hold. Call <see cref="RepairAsync"/> first: files of a half-done landing look like edits.
+    /// </summary>
+    /// <returns>Null: nobody has it checked out, it can follow, or the landing would not come that far (stale, object missing).</returns>
+    public async Task<LandResult.WaitingCheckout?> ProbeAsync(string target, string oldOid, string newOid, CancellationToken cancellationToken)
+    {
+        var checkouts = Present(target);
+        if (checkouts.Count == 0)
+            return null;
+        var found = await repository.ResolveAsync([target + "^{commit}", Repository.CheckOid(newOid) + "^{commit}"], cancellationToken).ConfigureAwait(false);
+        if (found[0] != Repository.CheckOid(oldOid) || found[1] is null)
+            return null;
+        if (Blocked(checkouts) is { } blocked)
+            return blocked;
+        var copy = Path.Combine(repository.Hermetic.IndexDirectory, $"probe-{Guid.NewGuid():N}");
+        try
+        {
+            Copy(Path.Combine(checkouts[0].GitDirectory, "index"), copy);
+            var changes = await Staging.DiffAsync(repository, oldOid, newOid, renames: false, cancellationToken).ConfigureAwait(false);
+            return await HeldAsync(repository.Hermetic.Scope(checkouts[0].Path, copy), checkouts[0], changes, oldOid, newOid, cancellationToken).ConfigureAwait(false);
+        }
+        finally
+        {
+            File.Delete(copy + ".lock");
+            File.Delete(copy);
         }
     }
 
@@ -102,44 +135,99 @@ internal sealed class CheckoutSync(Repository repository, TimeProvider time)
     private async Task<IDisposable> LockAsync(CancellationToken cancellationToken) =>
         await Posix.LockAsync(Path.Combine(repository.StateDirectory, "landing.lock"), LandingPatience, time, cancellationToken).ConfigureAwait(false);
 
+    private List<Checkout> Present(string target) => [.. Checkouts.Of(repository, target).Where(c => c.IsPresent)];
+
+    private static LandResult.WaitingCheckout? Blocked(List<Checkout> checkouts)
+    {
+        if (checkouts.FirstOrDefault(c => c.Operation is not null) is { } unfinished)
+            return new LandResult.WaitingCheckout(unfinished.Path, [], $"git -C {Quote(unfinished.Path)} {unfinished.Operation} --abort (or finish it)");
+        if (checkouts.Count > 1)
+            return new LandResult.WaitingCheckout(checkouts[1].Path, [], $"git -C {Quote(checkouts[1].Path)} switch --detach (the branch is checked out twice)");
+        return checkouts is [var only] && !File.Exists(Path.Combine(only.GitDirectory, "index"))
+            ? new LandResult.WaitingCheckout(only.Path, [], $"git -C {Quote(only.Path)} reset (the checkout has no index)") : null;
+    }
+
     // Null: the checkout changed while we looked; look again.
     private async Task<LandResult?> FollowAsync(Checkout checkout, string target, string oldOid, string newOid, TimeSpan patience, CancellationToken cancellationToken)
     {
         var index = Path.Combine(checkout.GitDirectory, "index");
-        if (!File.Exists(index))
-            return new LandResult.WaitingCheckout(checkout.Path, [], $"git -C {Quote(checkout.Path)} reset (the checkout has no index)");
         var copy = CheckoutRepair.CopyOf(checkout.GitDirectory);
         var before = Copy(index, copy);
+        SyncJournal journal;
+        IReadOnlyList<TreeChange> changes;
         var scope = repository.Hermetic.Scope(checkout.Path, copy);
-        var changes = await Staging.DiffAsync(repository, oldOid, newOid, renames: false, cancellationToken).ConfigureAwait(false);
-        if (await HeldAsync(scope, checkout, changes, oldOid, newOid, cancellationToken).ConfigureAwait(false) is { } waiting)
+        try
         {
-            File.Delete(copy);
-            return waiting;
+            changes = await Staging.DiffAsync(repository, oldOid, newOid, renames: false, cancellationToken).ConfigureAwait(false);
+            if (await HeldAsync(scope, checkout, changes, oldOid, newOid, cancellationToken).ConfigureAwait(false) is { } waiting)
+            {
+                File.Delete(copy);
+                return waiting;
+            }
+            cancellationToken.ThrowIfCancellationRequested();
+            journal = new SyncJournal(checkout.Path, checkout.GitDirectory, target, oldOid, newOid, Guid.NewGuid().ToString("N"));
         }
-        var journal = new SyncJournal(checkout.Path, checkout.GitDirectory, target, oldOid, newOid, Guid.NewGuid().ToString("N"));
+        catch (Exception e) when (e is not GitCrashException)
+        {
+            File.Delete(copy + ".lock");
+            File.Delete(copy);
+            throw;
+        }
+        try
+        {
+            return await FollowLockedAsync(journal, scope, before, changes, patience, cancellationToken).ConfigureAwait(false);
+        }
+        catch (Exception e) when (e is not GitCrashException)
+        {
+            // The ref is read back, and the checkout follows it or is let go. When git fails here too the journal stays and says so.
+            await ReleaseAsync().ConfigureAwait(false);
+            throw;
+        }
+    }
+
+    private async Task<LandResult?> FollowLockedAsync(SyncJournal journal, GitScope scope, byte[] before, IReadOnlyList<TreeChange> changes, TimeSpan patience, CancellationToken cancellationToken)
+    {
         Posix.WriteAtomic(JournalFile, JsonSerializer.SerializeToUtf8Bytes(journal, GitJson.Default.SyncJournal));
         GitCrash.Point("land.journal");
         if (!CheckoutRepair.TryLock(journal))
         {
             Forget(journal);
-            return new LandResult.WaitingLock(Path.Combine(checkout.GitDirectory, "index.lock"));
+            return new LandResult.WaitingLock(Path.Combine(journal.GitDirectory, "index.lock"));
         }
         GitCrash.Point("land.locked");
         // From here no git of the user can commit, stage or switch in this checkout; what it did before shows in these.
-        if (!File.ReadAllBytes(index).AsSpan().SequenceEqual(before) || Checkouts.Of(repository, target) is not [{ Operation: null } now] || now.GitDirectory != checkout.GitDirectory)
+        if (!File.ReadAllBytes(Path.Combine(journal.GitDirectory, "index")).AsSpan().SequenceEqual(before)
+            || Checkouts.Of(repository, journal.Target) is not [{ Operation: null } now] || now.GitDirectory != journal.GitDirectory)
         {
             Forget(journal);
             return null;
         }
-        var move = await Refs.MoveAsync(repository, target, newOid, oldOid, patience, time, cancellationToken).ConfigureAwait(false);
+        if (cancellationToken.IsCancellationRequested)
+        {
+            Forget(journal);
+            throw new OperationCanceledException(cancellationToken);
+        }
+        // Not cancelled: an update-ref killed here may have moved the ref or not, and the user's checkout would stay locked.
+        var move = await Refs.MoveAsync(repository, journal.Target, journal.New, journal.Old, patience < LockedPatience ? patience : LockedPatience, time, CancellationToken.None).ConfigureAwait(false);
         if (move != RefMove.Moved)
         {
             Forget(journal);
-            return Result(target, move);
+            return Result(journal.Target, move);
         }
         GitCrash.Point("land.advanced");
         return new LandResult.Landed(await FinishAsync(journal, scope, changes).ConfigureAwait(false));
+    }
+
+    private async Task ReleaseAsync()
+    {
+        try
+        {
+            await RepairLockedAsync(CancellationToken.None).ConfigureAwait(false);
+        }
+        catch (Exception e) when (e is DroverException or IOException or UnauthorizedAccessException)
+        {
+            // The first error is on its way to the caller; the journal makes the next landing or start repair this one.
+        }
     }
 
     // The ref has moved: this part is not cancelled any more, the checkout must follow.
@@ -206,14 +294,15 @@ internal sealed class CheckoutSync(Repository repository, TimeProvider time)
             }
         }
         GitCrash.Point("repair.locked");
-        var left = await _repair.RepairPathsAsync(journal, changes, cancellationToken).ConfigureAwait(false);
+        // The lock is ours: not cancelled any more, so that the checkout does not stay locked.
+        var left = await _repair.RepairPathsAsync(journal, changes, CancellationToken.None).ConfigureAwait(false);
         GitCrash.Point("repair.paths");
         Complete(journal);
         return new SyncRepair(journal.Path, left, null);
     }
 
     // The dry run, and what git does not protect: ignored files of the user that a new path would overwrite.
-    private async Task<LandResult?> HeldAsync(GitScope scope, Checkout checkout, IReadOnlyList<TreeChange> changes, string oldOid, string newOid, CancellationToken cancellationToken)
+    private async Task<LandResult.WaitingCheckout?> HeldAsync(GitScope scope, Checkout checkout, IReadOnlyList<TreeChange> changes, string oldOid, string newOid, CancellationToken cancellationToken)
     {
         var inTheWay = CheckoutRepair.InTheWay(checkout.Path, changes);
         if (inTheWay.Count == 0)

@@ -240,7 +240,7 @@ internal sealed class ControlFiles(Repository repository)
             else
                 File.Copy(path, Path.Combine(kept, Path.GetFileName(path)));
         }
-        // An attempt that removed its own registration: the caller quarantines it, there is no folder to write to.
+        // An attempt that removed its own registration or folder: its files, if any, can be committed without; there is no folder to write to.
         if (!Directory.Exists(Path.GetDirectoryName(path)) && (name == Link || name.StartsWith("worktrees/", StringComparison.Ordinal)))
             return;
         Directory.CreateDirectory(Path.GetDirectoryName(path)!);

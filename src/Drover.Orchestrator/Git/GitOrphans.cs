@@ -37,6 +37,13 @@ internal static class GitOrphans
         return null;
     }
 
+    /// <summary>Name of a process's program, for a person; never its arguments, which may hold secrets.</summary>
+    public static string CommandOf(int pid)
+    {
+        var name = Try(() => File.ReadAllText($"/proc/{pid}/comm"))?.TrimEnd('\n') ?? "already gone";
+        return new string([.. name.Select(c => char.IsControl(c) ? '?' : c)]);
+    }
+
     /// <summary>A process that has <paramref name="file"/> open; null when there is none.</summary>
     public static int? OpenBy(string file)
     {

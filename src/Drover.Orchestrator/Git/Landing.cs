@@ -99,29 +99,100 @@ internal sealed class Landing(Repository repository, TimeProvider time)
 
     /// <summary>
     /// Hands a conflict to the agent: its branch gets a commit that joins work and tip and holds the markers, its folder those
-    /// files. Pass the result to the next <see cref="WorkCommit.CreateAsync"/>. Safe to repeat before the agent starts.
+    /// files, its HEAD that branch. Pass the result to the next <see cref="WorkCommit.CreateAsync"/>. Safe to repeat at any time,
+    /// also when the target has moved since: a turn nobody has worked on goes on to the new tip; one that an agent may have
+    /// worked on is returned as it was given, nothing is touched, and its own <see cref="ConflictTurn.Tip"/> counts. A merge that is
+    /// clean by now is given the same way, as a conflict without paths.
     /// </summary>
+    /// <param name="worktree">The attempt's worktree, registered and present; everything in it is in <paramref name="workOid"/>.</param>
+    /// <param name="workOid">The work commit.</param>
+    /// <param name="tipOid">The target's commit now.</param>
+    /// <param name="conflict">What merging the two gave.</param>
+    /// <param name="identity">Author of the joining commit.</param>
+    /// <param name="date">Its date, whole seconds; the same for every repeat.</param>
+    /// <param name="cancellationToken">May leave the turn half given; repeating finishes it.</param>
+    /// <exception cref="DroverException">Conflict: the branch is neither at the work nor at a turn of it.</exception>
     public async Task<ConflictTurn> BeginConflictTurnAsync(Worktree worktree, string workOid, string tipOid, MergeOutcome.Conflict conflict, GitIdentity identity, DateTimeOffset date, CancellationToken cancellationToken)
     {
         var name = worktree.Name;
         string[] arguments = ["commit-tree", Repository.CheckOid(conflict.Tree), "-p", Repository.CheckOid(workOid), "-p", Repository.CheckOid(tipOid)];
-        var message = Encoding.UTF8.GetBytes($"Conflicts to solve: {name.Trailer}\n");
+        var message = Encoding.UTF8.GetBytes(ScaffoldMessage(name) + "\n");
         var scaffold = (await Git.RunAsync(HermeticGit.As(repository.Hermetic.Scope(), identity, date), arguments, message, cancellationToken).ConfigureAwait(false)).Text;
         var turn = new ConflictTurn(workOid, tipOid, scaffold, conflict.Paths);
-        var branch = await repository.ResolveAsync(name.Branch, cancellationToken).ConfigureAwait(false);
-        if (branch != scaffold && branch != workOid)
-            throw new DroverException(ErrorCode.Conflict, $"{name.Branch} is not at the work commit {workOid}; commit the worktree first");
         await GitOrphans.WaitGoneAsync(worktree.Path, time, cancellationToken).ConfigureAwait(false);
+        var branch = await repository.ResolveAsync(name.Branch, cancellationToken).ConfigureAwait(false);
+        var half = HalfGiven(name);
+        if (branch != workOid)
+        {
+            var (given, at) = branch == scaffold ? (turn, scaffold) : await GivenAsync(name, branch, workOid, tipOid, cancellationToken).ConfigureAwait(false);
+            // Half given = no agent has started on it. Otherwise whatever differs from what was given is an agent's work.
+            if (half is null && (at != given.Scaffold || await IsWorkedOnAsync(worktree, given.Scaffold, cancellationToken).ConfigureAwait(false)))
+                return given;
+            half ??= given.Scaffold;
+        }
         var scope = await worktree.SeededAsync(repository, "turn", workOid, cancellationToken).ConfigureAwait(false);
+        // What an earlier tip put into the folder must be in the index, or files only it had would stay as if the agent had made them.
+        if (half is not null && half != scaffold && await repository.ResolveAsync(half, cancellationToken).ConfigureAwait(false) is not null)
+            await Git.RunAsync(scope, ["read-tree", "--reset", "-u", half], cancellationToken).ConfigureAwait(false);
+        if (half is not null && half != scaffold)
+            Posix.CopyAtomic(scope.IndexFile!, worktree.SeedIndex(repository));
+        Posix.WriteAtomic(HalfGivenFile(repository, name), Encoding.UTF8.GetBytes(scaffold));
         GitCrash.Point("turn.intent");
         // Every byte of the folder is in the work commit, so overwriting loses nothing; untracked and ignored files stay.
         await Git.RunAsync(scope, ["read-tree", "--reset", "-u", scaffold], cancellationToken).ConfigureAwait(false);
         GitCrash.Point("turn.files");
-        if (branch == workOid)
-            await Refs.MustMoveAsync(repository, name.Branch, scaffold, workOid, time, cancellationToken).ConfigureAwait(false);
+        if (branch != scaffold)
+            await Refs.MustMoveAsync(repository, name.Branch, scaffold, branch, time, cancellationToken).ConfigureAwait(false);
+        GitCrash.Point("turn.branch");
         Posix.CopyAtomic(scope.IndexFile!, worktree.SeedIndex(repository));
         File.Move(scope.IndexFile!, Path.Combine(worktree.GitDirectory, "index"), overwrite: true);
+        // On another branch the agent would commit the solution there; what that HEAD held is a parent of the work or under the rescue ref.
+        if (Checkouts.Head(worktree.GitDirectory).Branch != name.Branch)
+            Posix.WriteAtomic(Path.Combine(worktree.GitDirectory, "HEAD"), Encoding.UTF8.GetBytes($"ref: {name.Branch}\n"));
+        GitCrash.Point("turn.index");
+        File.Delete(HalfGivenFile(repository, name));
+        Posix.SyncFolder(repository.Hermetic.IndexDirectory);
         return turn;
+    }
+
+    private static string ScaffoldMessage(AttemptName name) => $"Conflicts to solve: {name.Trailer}";
+
+    /// <summary>Written before the first file of a turn, removed when all of it is in place: the commit that is being put into the folder.</summary>
+    internal static string HalfGivenFile(Repository repository, AttemptName name) => Path.Combine(repository.Hermetic.IndexDirectory, name.Key + ".giving");
+
+    private string? HalfGiven(AttemptName name) =>
+        File.Exists(HalfGivenFile(repository, name)) && File.ReadAllText(HalfGivenFile(repository, name)) is { Length: 40 } oid && oid.All(char.IsAsciiHexDigitLower) ? oid : null;
+
+    // The turn the branch stands on, and its tip. An agent can write such a commit too: the tip it names must be the target's own, and
+    // its tree the merge of both.
+    private async Task<(ConflictTurn Given, string At)> GivenAsync(AttemptName name, string? branch, string workOid, string tipOid, CancellationToken cancellationToken)
+    {
+        if (branch is not null)
+        {
+            string[] log = ["log", "-z", "--first-parent", "--format=%H%n%T%n%P%n%B", branch, "--not", workOid, tipOid];
+            var result = await Git.RunAsync(repository.Hermetic.Scope(), log, cancellationToken).ConfigureAwait(false);
+            if (result.Fields() is [.., var first] && first.TrimEnd('\n').Split('\n') is [var oid, var tree, var parents, var subject] && subject == ScaffoldMessage(name)
+                && parents.Split(' ') is [var work, var tip] && work == workOid && await repository.IsAncestorAsync(tip, tipOid, cancellationToken).ConfigureAwait(false)
+                && await MergeAsync(tip, workOid, cancellationToken).ConfigureAwait(false) is var merged)
+            {
+                if (merged is MergeOutcome.Conflict conflict && conflict.Tree == tree)
+                    return (new ConflictTurn(workOid, tip, oid, conflict.Paths), branch);
+                if (merged is MergeOutcome.Clean clean && clean.Tree == tree)
+                    return (new ConflictTurn(workOid, tip, oid, []), branch);
+            }
+        }
+        throw new DroverException(ErrorCode.Conflict, $"{name.Branch} is not at the work commit {workOid}; commit the worktree first");
+    }
+
+    private async Task<bool> IsWorkedOnAsync(Worktree worktree, string scaffold, CancellationToken cancellationToken)
+    {
+        if (Checkouts.Head(worktree.GitDirectory).Branch != worktree.Name.Branch)
+            return true;
+        var scope = await worktree.SeededAsync(repository, "look", scaffold, cancellationToken).ConfigureAwait(false);
+        var leftOut = await Staging.AddAllAsync(repository, scope, cancellationToken).ConfigureAwait(false);
+        var tree = (await Git.RunAsync(scope, ["write-tree"], cancellationToken).ConfigureAwait(false)).Text;
+        File.Delete(scope.IndexFile!);
+        return (await repository.ResolveAsync([scaffold + "^{tree}"], cancellationToken).ConfigureAwait(false))[0] != tree;
     }
 
     private static bool HasTrailers(string[] lines, AttemptName name) =>

@@ -29,13 +29,15 @@ internal static class Snapshot
         if (HermeticGit.IsSound(seed))
             Posix.CopyAtomic(seed, index);
         var scope = repository.Hermetic.Scope(path, index);
-        var unsavable = await Staging.AddAllAsync(repository, scope, [], cancellationToken).ConfigureAwait(false);
+        var unsavable = await Staging.AddAllAsync(repository, scope, cancellationToken).ConfigureAwait(false);
         var tree = await TreeAsync().ConfigureAwait(false);
         var (commits, trees, held) = await KnownAsync(repository, name, gitDirectory, cancellationToken).ConfigureAwait(false);
         var (ignored, notSaved) = await IgnoredAsync(repository, scope, path, cancellationToken).ConfigureAwait(false);
         if (ignored.Count > 0)
         {
-            await repository.Git.RunAsync(scope, ["add", "-f", "--pathspec-from-file=-", "--pathspec-file-nul"], Literal(ignored), cancellationToken).ConfigureAwait(false);
+            string[] add = ["add", "-f", "--ignore-errors", "--pathspec-from-file=-", "--pathspec-file-nul"];
+            if ((await repository.Git.TryAsync(scope, add, Literal(ignored), cancellationToken).ConfigureAwait(false)).ExitCode != 0)
+                unsavable = [.. unsavable, .. ignored];
             tree = await TreeAsync().ConfigureAwait(false);
         }
         File.Delete(index);

@@ -1,3 +1,5 @@
+using System.Text;
+
 namespace Drover.Orchestrator.Git;
 
 /// <summary>One entry that differs between two trees. <c>Status</c> is git's letter: A, M, D, T, or R for an exact rename.</summary>
@@ -8,24 +10,29 @@ internal static class Staging
 {
     /// <summary>
     /// Stages every file, deletions included, except what git cannot or must not take. Returns the folders and paths left
-    /// out: nested repositories without a commit, and names that look like <c>.git</c>.
+    /// out: nested repositories without a commit, names that look like <c>.git</c>, and what cannot be read (a tracked one keeps its
+    /// old content in the index).
     /// </summary>
-    public static async Task<IReadOnlyList<string>> AddAllAsync(Repository repository, GitScope scope, IReadOnlyList<string> leaveOut, CancellationToken cancellationToken)
+    public static async Task<IReadOnlyList<string>> AddAllAsync(Repository repository, GitScope scope, CancellationToken cancellationToken)
     {
         string[] add = ["add", "-A"];
-        if (leaveOut.Count == 0)
-        {
-            var result = await repository.Git.TryAsync(scope, add, default, cancellationToken).ConfigureAwait(false);
-            if (result.ExitCode == 0)
-                return [];
-            leaveOut = await UnaddableAsync(repository, scope, cancellationToken).ConfigureAwait(false);
-            if (leaveOut.Count == 0)
-                throw GitClient.Failure(add, result);
-        }
-        var specs = leaveOut.Select(p => $":(top,exclude,literal){p}\0").Prepend(":(top)\0");
-        await repository.Git.RunAsync(scope, ["add", "-A", "--pathspec-from-file=-", "--pathspec-file-nul"],
-            System.Text.Encoding.UTF8.GetBytes(string.Concat(specs)), cancellationToken).ConfigureAwait(false);
-        return leaveOut;
+        var result = await repository.Git.TryAsync(scope, add, default, cancellationToken).ConfigureAwait(false);
+        // A folder git cannot open is a warning only; which one is asked from the disk, never from the message.
+        var closed = result.Error.Length == 0 ? [] : ClosedFolders(scope.WorkTree!);
+        if (closed.Count > 0)
+            closed = [.. closed.Except((await repository.Git.TryAsync(scope, ["check-ignore", "-z", "--stdin"], Encoding.UTF8.GetBytes(string.Join('\0', closed)), cancellationToken).ConfigureAwait(false)).Fields())];
+        if (result.ExitCode == 0)
+            return closed;
+        var leaveOut = await UnaddableAsync(repository, scope, cancellationToken).ConfigureAwait(false);
+        var specs = Encoding.UTF8.GetBytes(string.Concat(leaveOut.Select(p => $":(top,exclude,literal){p}\0").Prepend(":(top)\0")));
+        string[] again = ["add", "-A", "--ignore-errors", "--pathspec-from-file=-", "--pathspec-file-nul"];
+        if ((await repository.Git.TryAsync(scope, again, specs, cancellationToken).ConfigureAwait(false)).ExitCode == 0)
+            return [.. leaveOut, .. closed];
+        var unread = new SortedSet<string>(StringComparer.Ordinal);
+        foreach (var ask in (string[][])[["ls-files", "-o", "-z", "--exclude-standard"], ["diff-files", "-z", "--name-only"]])
+            unread.UnionWith((await repository.Git.RunAsync(scope, ask, cancellationToken).ConfigureAwait(false)).Fields().Select(p => p.TrimEnd('/')));
+        unread.ExceptWith(leaveOut);
+        return unread.Count == 0 ? throw GitClient.Failure(add, result) : [.. leaveOut, .. closed, .. unread];
     }
 
     /// <summary>Paths that differ between two trees, exact renames joined.</summary>
@@ -42,6 +49,25 @@ internal static class Staging
             result.Add(new TreeChange(part[4][0], renamed ? fields[i + 2] : fields[i + 1], renamed ? fields[i + 1] : null, part[0], part[1], part[2], part[3]));
             if (renamed)
                 i++;
+        }
+        return result;
+    }
+
+    private static List<string> ClosedFolders(string root)
+    {
+        var result = new List<string>();
+        var folders = new Stack<string>([root]);
+        while (folders.TryPop(out var folder))
+        {
+            try
+            {
+                foreach (var child in Directory.EnumerateDirectories(folder).Where(d => Path.GetFileName(d) != ".git" && new DirectoryInfo(d).LinkTarget is null))
+                    folders.Push(child);
+            }
+            catch (UnauthorizedAccessException)
+            {
+                result.Add(Path.GetRelativePath(root, folder));
+            }
         }
         return result;
     }

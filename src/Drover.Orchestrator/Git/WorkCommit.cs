@@ -50,7 +50,7 @@ internal sealed class WorkCommit(Repository repository, TimeProvider time)
         var baseFiles = CountEntries(index);
         var found = await RefsAsync(worktree, request, cancellationToken).ConfigureAwait(false);
         var nested = new List<string>();
-        foreach (var path in await Staging.AddAllAsync(repository, scope, [], cancellationToken).ConfigureAwait(false))
+        foreach (var path in await Staging.AddAllAsync(repository, scope, cancellationToken).ConfigureAwait(false))
             nested.Add(path);
         GitCrash.Point("work.staged");
         var (tree, changes) = await TreeAsync(scope, found.BaseTree, nested, cancellationToken).ConfigureAwait(false);
@@ -148,7 +148,10 @@ internal sealed class WorkCommit(Repository repository, TimeProvider time)
         var odd = nested.Where(Findings.LooksLikeGit).ToList();
         if (odd.Count > 0)
             findings.Add(Findings.Make(FindingKind.GitLikePath, odd, "path that looks like .git, not part of the commit"));
-        foreach (var folder in nested.Except(odd).Order(StringComparer.Ordinal))
+        var unread = nested.Except(odd).Where(p => !Posix.Exists(Path.Combine(worktree.Path, p, ".git"))).ToList();
+        if (unread.Count > 0)
+            findings.Add(Findings.Make(FindingKind.Unreadable, unread, "cannot be read by git, its content is not part of the commit"));
+        foreach (var folder in nested.Except(odd).Except(unread).Order(StringComparer.Ordinal))
         {
             var at = Path.Combine(worktree.Path, folder);
             var options = new EnumerationOptions { RecurseSubdirectories = true, AttributesToSkip = FileAttributes.ReparsePoint, IgnoreInaccessible = true };

@@ -1,3 +1,4 @@
+using System.Text;
 using Drover.Workflows;
 
 namespace Drover.Orchestrator.Git;
@@ -55,8 +56,9 @@ internal sealed class Worktrees(Repository repository, TimeProvider time, string
     public string PathOf(AttemptName name) => Path.Combine(Root, name.Key);
 
     /// <summary>
-    /// Makes the attempt's worktree at <paramref name="baseOid"/>, or adopts the one that is there. 3 git processes when
-    /// new, 2 when adopted.
+    /// Makes the attempt's worktree at <paramref name="baseOid"/>, or adopts the one that is there: on any branch or a detached
+    /// HEAD, as long as it builds on the base or holds work in no commit. 3 git processes when new, 2 when adopted. For steps
+    /// that come before the agent has ended; from its commit on, use <see cref="OpenAsync"/>.
     /// </summary>
     public async Task<Worktree> EnsureAsync(AttemptName name, string baseOid, CancellationToken cancellationToken)
     {
@@ -93,6 +95,30 @@ internal sealed class Worktrees(Repository repository, TimeProvider time, string
         return worktree;
     }
 
+    /// <summary>
+    /// Finds the attempt's worktree as the agent left it: never makes, rebuilds or moves anything, and starts no process. Any HEAD
+    /// will do, and so will a changed <c>.git</c> file. The order after an agent has ended: <c>OpenAsync</c>, then
+    /// <see cref="ControlFiles.CaptureAsync"/> (gives back what was stored before the agent), <see cref="ControlFiles.CompareAsync"/>,
+    /// <see cref="ControlFiles.RestoreAsync"/> (puts <c>.git</c> back), <see cref="WorkCommit.CreateAsync"/>. A fault is tampering even
+    /// when the comparison finds nothing.
+    /// </summary>
+    public async Task<WorktreeState> OpenAsync(AttemptName name, string baseOid, CancellationToken cancellationToken)
+    {
+        Repository.CheckOid(baseOid);
+        using var held = await LockAsync(cancellationToken).ConfigureAwait(false);
+        var path = PathOf(name);
+        // Through a link the files of any other folder would be taken for the agent's work.
+        if (!Directory.Exists(path) || new DirectoryInfo(path).LinkTarget is not null)
+            return new WorktreeState.Missing(WorktreeLoss.Folder, $"{path} was deleted or replaced while the agent ran; commits it made are on {name.Branch}");
+        if (File.Exists(path + ".making"))
+            return new WorktreeState.Missing(WorktreeLoss.Unfinished, $"{path} was never finished; start the attempt's worktree step again");
+        var link = Checkouts.GitDirectoryOf(path);
+        if (Registration(path) is not { } found)
+            return new WorktreeState.Open(new Worktree(name, path, RegistrationOf(name, link), baseOid, true, null), WorktreeFault.RegistrationGone);
+        var fault = link == found.GitDirectory ? WorktreeFault.None : WorktreeFault.LinkNotOurs;
+        return new WorktreeState.Open(new Worktree(name, path, found.GitDirectory, baseOid, true, null), fault);
+    }
+
     /// <summary>Attempts that have a folder or a registration here.</summary>
     public IReadOnlyList<AttemptName> List()
     {
@@ -115,8 +141,9 @@ internal sealed class Worktrees(Repository repository, TimeProvider time, string
         if (Directory.Exists(path))
         {
             if (GitOrphans.WorkingIn(path) is { } pid)
-                throw new DroverException(ErrorCode.Conflict, $"process {pid} still works in {path}; end it, then repeat");
-            if (Snapshot.NestedRepositories(path).Count > 0)
+                throw new DroverException(ErrorCode.Conflict, $"process {pid} ({GitOrphans.CommandOf(pid)}) still works in {path}; end it, then repeat");
+            // A folder .git is a repository an agent made in place of ours: no ref of ours can hold its commits.
+            if (Snapshot.NestedRepositories(path).Count > 0 || Directory.Exists(Path.Combine(path, ".git")))
             {
                 quarantined = await QuarantineAsync(name, cancellationToken).ConfigureAwait(false);
             }
@@ -145,7 +172,7 @@ internal sealed class Worktrees(Repository repository, TimeProvider time, string
         await UnregisterAsync(path, cancellationToken).ConfigureAwait(false);
         GitCrash.Point("remove.unregistered");
         await DeleteBranchAsync(name, cancellationToken).ConfigureAwait(false);
-        foreach (var leftover in (string[])[path + ".making", SeedOf(name)])
+        foreach (var leftover in (string[])[path + ".making", SeedOf(name), Landing.HalfGivenFile(repository, name)])
             File.Delete(leftover);
         EmptyTrash();
         return new WorktreeRemoval(rescue, quarantined, notSaved);
@@ -195,20 +222,55 @@ internal sealed class Worktrees(Repository repository, TimeProvider time, string
     private async Task<IDisposable> LockAsync(CancellationToken cancellationToken) =>
         await Posix.LockAsync(Path.Combine(repository.StateDirectory, "worktrees.lock"), LockPatience, time, cancellationToken).ConfigureAwait(false);
 
-    private Checkout? Registration(string path) => Checkouts.Read(repository).Skip(1).FirstOrDefault(c => c.Path == path);
+    // An agent can write a registration's back link, so two may name this folder; the one git named after it goes first.
+    private Checkout? Registration(string path) => Checkouts.Read(repository).Skip(1).Where(c => c.Path == path)
+        .OrderBy(c => Path.GetFileName(c.GitDirectory) == Path.GetFileName(path) ? 0 : 1).FirstOrDefault();
+
+    // Where the registration was, or still is with a back link that names another folder: the .git file tells when it is plausible.
+    private string RegistrationOf(AttemptName name, string? link)
+    {
+        var all = Path.Combine(repository.CommonDirectory, "worktrees");
+        return link is not null && Path.GetDirectoryName(link) == all && Path.GetFileName(link).StartsWith(name.Key, StringComparison.Ordinal)
+            && Path.GetFileName(link)[name.Key.Length..].All(char.IsAsciiDigit) ? link : Path.Combine(all, name.Key);
+    }
 
     private async Task<Worktree?> AdoptAsync(AttemptName name, string baseOid, CancellationToken cancellationToken)
     {
         var path = PathOf(name);
-        if (Registration(path) is not { LockReason: null } found || found.Branch != name.Branch
-            || Checkouts.GitDirectoryOf(path) != found.GitDirectory || !File.Exists(Path.Combine(found.GitDirectory, "index")))
+        // "initializing" is what a killed `worktree add` leaves; any other lock was set by an agent or a person.
+        if (Registration(path) is not { LockReason: not "initializing" } found || !Directory.Exists(path) || new DirectoryInfo(path).LinkTarget is not null)
             return null;
-        var tip = await repository.ResolveAsync(name.Branch, cancellationToken).ConfigureAwait(false);
-        if (tip is null || !await repository.IsAncestorAsync(baseOid, tip, cancellationToken).ConfigureAwait(false))
+        var index = Path.Combine(found.GitDirectory, "index");
+        if (!File.Exists(index) && IsEmptyShell(path))
+            return null;
+        var head = Checkouts.Head(found.GitDirectory);
+        var tip = (head.Branch ?? head.Oid) is { Length: > 0 } at && !at.Any(char.IsWhiteSpace) ? await repository.ResolveAsync(at, cancellationToken).ConfigureAwait(false) : null;
+        if ((tip is null || !await repository.IsAncestorAsync(baseOid, tip, cancellationToken).ConfigureAwait(false))
+            && !await HoldsMoreThanAsync(name, path, tip ?? baseOid, cancellationToken).ConfigureAwait(false))
             return null;
         // An agent killed inside its own git leaves this lock; nobody works here between two turns.
-        await StaleLock.TryClearAsync(repository, Path.Combine(found.GitDirectory, "index.lock"), time, cancellationToken).ConfigureAwait(false);
+        await StaleLock.TryClearAsync(repository, index + ".lock", time, cancellationToken).ConfigureAwait(false);
+        if (!File.Exists(index) && HermeticGit.IsSound(SeedOf(name)))
+            Posix.CopyAtomic(SeedOf(name), index);
+        // A .git file that says something is left for ControlFiles to name and put back; an empty one says nothing.
+        var link = new FileInfo(Path.Combine(path, ".git"));
+        if (!Posix.Exists(link.FullName) || link is { Exists: true, LinkTarget: null, Length: 0 })
+            Posix.WriteAtomic(link.FullName, Encoding.UTF8.GetBytes($"gitdir: {found.GitDirectory}\n"));
         return new Worktree(name, path, found.GitDirectory, baseOid, true, null);
+    }
+
+    // True when the folder's files are not exactly those of the commit.
+    private async Task<bool> HoldsMoreThanAsync(AttemptName name, string path, string commit, CancellationToken cancellationToken)
+    {
+        var index = Path.Combine(repository.Hermetic.IndexDirectory, name.Key + ".look");
+        foreach (var file in (string[])[index, index + ".lock"])
+            File.Delete(file);
+        var scope = repository.Hermetic.Scope(path, index);
+        await Git.RunAsync(scope, ["read-tree", commit], cancellationToken).ConfigureAwait(false);
+        var leftOut = await Staging.AddAllAsync(repository, scope, cancellationToken).ConfigureAwait(false);
+        var tree = (await Git.RunAsync(scope, ["write-tree"], cancellationToken).ConfigureAwait(false)).Text;
+        File.Delete(index);
+        return leftOut.Count > 0 || (await repository.ResolveAsync([commit + "^{tree}"], cancellationToken).ConfigureAwait(false))[0] != tree;
     }
 
     // Returns the commit the folder is at.

@@ -27,8 +27,9 @@ internal sealed class GateDesk(RunServices services)
             string.Join('\n', services.Settings.GateKeep), services.Settings.WorktreeSetup ?? "", string.Join('\n', services.Settings.EnvironmentPass));
         GateEvidence? known = await services.Client.ReadAsync(db =>
             Board.FindGate(db, services.Project, tree, commandDigest, settingsDigest), cancellationToken).ConfigureAwait(false);
-        if (known is not null)
-            return new GateVerdictOnTree(known.Passed, false, known.Output ?? "");
+        // Only a pass is reused. A red may have come from its surroundings, and the next attempt's identical tree deserves its own test.
+        if (known is { Passed: true })
+            return new GateVerdictOnTree(true, false, known.Output ?? "");
 
         int slot = _freeSlots.TryTake(out int free) ? free : Interlocked.Increment(ref _slots) - 1;
         try
@@ -38,6 +39,8 @@ internal sealed class GateDesk(RunServices services)
             if (result.Verdict == GateVerdict.Interrupted)
                 throw new OperationCanceledException("the gate was interrupted", cancellationToken);
             string output = string.IsNullOrWhiteSpace(result.Tail) ? result.Problem ?? "" : result.Tail;
+            if (result.Signal is { } signal)
+                throw new DroverException(ErrorCode.External, $"the test command of {task} was ended by signal {signal} from outside");
             if (result.Verdict == GateVerdict.Broken)
                 return new GateVerdictOnTree(false, true, result.Problem ?? output);
             await services.Client.TransactAsync(tx =>
@@ -59,8 +62,9 @@ internal sealed class GateDesk(RunServices services)
         GateSetup setup = new(services, slot);
         string folder = await services.GateFolder.PrepareAsync(
             slot, tree, [.. services.Settings.GateKeep, .. setup.Kept(services.GateFolder.PathOf(slot))], cancellationToken).ConfigureAwait(false);
+        // A set-up that fails says nothing about the tree.
         if (await setup.RunAsync(folder, task, attempt, cancellationToken).ConfigureAwait(false) is { } failed)
-            return failed;
+            return failed.Verdict == GateVerdict.Interrupted ? failed : failed with { Verdict = GateVerdict.Broken, Signal = null, Problem = "worktree.setup failed: " + failed.Problem };
         string token = NewToken(task, attempt);
         return await RecordedAsync(token, task, attempt, "gate", hooks => GateRunner.RunAsync(new GateRequest
         {
@@ -102,9 +106,17 @@ internal sealed class GateDesk(RunServices services)
     }
 
     // Only our own temporary folder, named by our token; a link in it is removed, not followed.
-    private static void Discard(string folder)
+    // What cannot be removed (another user's files) is tried again by the next start; it is nobody's failure.
+    public static void Discard(string folder)
     {
-        if (Directory.Exists(folder))
-            Posix.Delete(folder);
+        try
+        {
+            if (Directory.Exists(folder))
+                Posix.Delete(folder);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return;
+        }
     }
 }

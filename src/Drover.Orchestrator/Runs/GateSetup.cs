@@ -26,7 +26,9 @@ internal sealed class GateSetup(RunServices services, int slot)
             return null;
         GateCommand command = GateCommand.Parse(text);
         string key = SetupCommand.KeyOf(command, folder);
-        if (File.Exists(Record) && File.ReadLines(Record).FirstOrDefault() == key)
+        // Trusted only while everything that set-up made is there.
+        if (File.Exists(Record) && File.ReadAllLines(Record) is [var recorded, .. var made0] && recorded == key
+            && made0.All(m => Path.Exists(Path.Combine(folder, m.TrimStart('/').Replace("\\", "", StringComparison.Ordinal)))))
             return null;
         if (File.Exists(Record))
             File.Delete(Record);

@@ -70,7 +70,23 @@ internal static class LandingFlow
             attempt?.BaseOid ?? row.WorkOid, task.TestCommand, row.QueuedAt, row.State == LandingState.Held, attempt?.WorkflowId);
     }
 
+    // Whatever goes wrong with one candidate holds that candidate, with the reason; the lane goes on with the others.
     private static async Task LandOneAsync(WorkflowContext context, LaneInput lane, LaneCandidate candidate)
+    {
+        LanePlan plan;
+        try
+        {
+            plan = await MoveAsync(context, lane, candidate);
+        }
+        catch (StepFailedException e)
+        {
+            plan = new LanePlan("held", null, null, RunFlow.OneLine($"{e.StepName}: {e.Message}"), null);
+        }
+        if (plan.Verdict != "withdrawn")
+            await TransactAsync(context, 5, "settle", tx => Settle(tx, lane, candidate, plan));
+    }
+
+    private static async Task<LanePlan> MoveAsync(WorkflowContext context, LaneInput lane, LaneCandidate candidate)
     {
         LanePlan plan = await StepAsync(context, 2, "plan", (steps, ct) => steps.PlanAsync(lane, candidate, ct));
         if (plan.Verdict == "ready")
@@ -78,11 +94,11 @@ internal static class LandingFlow
             bool intended = await TransactAsync(context, 3, "intend", tx => Board.RecordIntent(
                 tx.Session, lane.Project, candidate.Task, candidate.Attempt, plan.Oid!, plan.Tip!, candidate.Title, plan.Text ?? ""));
             if (!intended)
-                return;
+                return plan with { Verdict = "withdrawn" };
             LaneMove move = await StepAsync(context, 4, "advance", (steps, ct) => steps.AdvanceAsync(lane, plan, ct));
             plan = plan with { Verdict = move.Verdict, Text = move.Text, Paths = move.Paths };
         }
-        await TransactAsync(context, 5, "settle", tx => Settle(tx, lane, candidate, plan));
+        return plan;
     }
 
     private static bool Settle(WorkflowTransaction tx, LaneInput lane, LaneCandidate candidate, LanePlan plan)

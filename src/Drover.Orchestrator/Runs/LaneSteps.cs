@@ -42,10 +42,15 @@ internal sealed class LaneSteps(RunServices services)
             }
         }
         GateVerdictOnTree verdict = await services.Gates.TestAsync(tree, candidate.TestCommand, candidate.Task, candidate.Attempt, cancellationToken).ConfigureAwait(false);
+        if (verdict.Broken)
+            throw new Drover.Workflows.DroverException(Drover.Workflows.ErrorCode.External, $"the test command could not be run: {verdict.Output}");
         if (!verdict.Passed)
             return new LanePlan("red", null, tip, verdict.Output, null);
         string oid = await services.Landing.BuildCommitAsync(tree, tip, candidate.WorkOid, name, candidate.Title, services.Repository.Identity(),
             DateTimeOffset.FromUnixTimeMilliseconds(candidate.QueuedAt), cancellationToken).ConfigureAwait(false);
+        // Held before anything is recorded: an intent says that the commit may already be on its way.
+        if (await services.Checkout.ProbeAsync(lane.Target, tip, oid, cancellationToken).ConfigureAwait(false) is { } held)
+            return new LanePlan("held", null, null, "checkout", [.. held.Paths.Take(20), held.Command]);
         return new LanePlan("ready", oid, tip, date, null);
     }
 

@@ -36,19 +36,39 @@ internal static class Leftovers
             Posix.Delete(tmp);
     }
 
-    /// <summary>Removes worktrees whose attempt has ended; their bytes go under a ref first. Returns how many.</summary>
-    public static async Task<int> RemoveEndedWorktreesAsync(RunServices services, CancellationToken cancellationToken)
+    /// <summary>Removes temporary folders of turns that are over. Called when nothing of this project runs yet.</summary>
+    public static async Task RemoveTemporaryFoldersAsync(RunServices services, CancellationToken cancellationToken)
+    {
+        string top = services.State("tmp", "");
+        if (!Directory.Exists(top))
+            return;
+        HashSet<string> live = [.. (await services.Client.ReadAsync(db => Board.LiveProcesses(db, services.Project), cancellationToken).ConfigureAwait(false)).Select(r => r.Token)];
+        foreach (string folder in Directory.GetDirectories(top).Where(f => !live.Contains(Path.GetFileName(f))))
+            GateDesk.Discard(folder);
+    }
+
+    /// <summary>Removes worktrees whose attempt has ended; their bytes go under a ref first. Returns how many, and what was left and why.</summary>
+    public static async Task<(int Removed, IReadOnlyList<string> Left)> RemoveEndedWorktreesAsync(RunServices services, CancellationToken cancellationToken)
     {
         int removed = 0;
+        List<string> left = [];
         foreach (AttemptName name in services.Worktrees.List())
         {
             bool ended = await services.Client.ReadAsync(db => IsEnded(db, services.Project, name), cancellationToken).ConfigureAwait(false);
             if (!ended)
                 continue;
-            await services.Worktrees.RemoveAsync(name, cancellationToken).ConfigureAwait(false);
-            removed++;
+            try
+            {
+                await services.Worktrees.RemoveAsync(name, cancellationToken).ConfigureAwait(false);
+                removed++;
+            }
+            catch (Exception e) when (e is DroverException or IOException or UnauthorizedAccessException)
+            {
+                // Somebody works in it, or owns a file of it: no reason not to start.
+                left.Add(RunFlow.OneLine($"left a worktree: {e.Message}"));
+            }
         }
-        return removed;
+        return (removed, left);
     }
 
     // An attempt that is unknown here belongs to somebody else, or to a database that was replaced: left alone.

@@ -13,14 +13,14 @@ namespace Drover.Orchestrator.Runs;
 public sealed record WorkerView(string Task, int Attempt, string Agent, string Phase, string LastLine, long Since);
 
 /// <summary>What runs in this process at this moment. Only for eyes: nothing is decided from it.</summary>
-internal sealed class LiveView
+internal sealed class LiveView(TimeProvider time)
 {
     private readonly ConcurrentDictionary<(string Task, int Attempt), WorkerView> _workers = new();
 
     public IReadOnlyList<WorkerView> Workers => [.. _workers.Values.OrderBy(w => w.Since)];
 
     public void Begin(string task, int attempt, string agent) =>
-        _workers[(task, attempt)] = new WorkerView(task, attempt, agent, "", "", TimeProvider.System.GetTimestamp());
+        _workers[(task, attempt)] = new WorkerView(task, attempt, agent, "", "", time.GetTimestamp());
 
     public void Note(string task, int attempt, string phase, string text)
     {
@@ -34,5 +34,10 @@ internal sealed class LiveView
             _workers[(task, attempt)] = worker with { LastLine = TerminalText.SanitizeLine(text, 200) };
     }
 
-    public void End(string task, int attempt) => _workers.TryRemove((task, attempt), out _);
+    /// <summary>The task is nobody's work any more, however it ended.</summary>
+    public void EndAll(string task)
+    {
+        foreach ((string Task, int Attempt) key in _workers.Keys.Where(k => k.Task == task))
+            _workers.TryRemove(key, out _);
+    }
 }

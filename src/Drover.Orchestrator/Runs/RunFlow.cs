@@ -40,9 +40,15 @@ internal static class RunFlow
         SqlSession db = tx.Session;
         if (Board.FindRun(db, input.Project, input.Run) is not { Active: true } run)
             return new RunLook(0, "ended", null);
+        // Recovered before this process has adopted the run: its options, and whether it drains, are still those of the last one.
+        if (run.ExecutorId != services.ExecutorId)
+            return new RunLook(0, null, 200);
         db.Execute("UPDATE {d}runs SET workflow_id = @workflow WHERE project = @project AND id = @run",
             ("@workflow", workflowId), ("@project", input.Project), ("@run", input.Run));
-        PutRight(tx, input.Project, services.Settings.ClaimTimeout);
+        PutRight(tx, input.Project, run.MaxAttempts, services.Settings.ClaimTimeout);
+        // A lane that ended with an error is replaced; one that lives keeps its place by its deduplication id.
+        if (Board.OpenCandidates(db, input.Project, run.Target).Count > 0)
+            LandingFlow.Wake(tx, input.Project, run.Target);
         int active = (int)db.Number(
             "SELECT count(*) FROM {d}tasks WHERE project = @project AND status IN ('claimed', 'in_progress')", ("@project", input.Project));
         IReadOnlyList<ClaimedTask> claimed = Board.ClaimRunnable(db, input.Project, input.Run, run.Workers - active);
@@ -62,7 +68,7 @@ internal static class RunFlow
     }
 
     // A task whose workflow is gone, ended without a word, or belongs to an older protocol goes on from its rows, as the same attempt.
-    private static void PutRight(WorkflowTransaction tx, string project, TimeSpan claimTimeout)
+    private static void PutRight(WorkflowTransaction tx, string project, int maxAttempts, TimeSpan claimTimeout)
     {
         SqlSession db = tx.Session;
         foreach ((string task, int attempt) in Board.StaleClaims(db, project, (long)claimTimeout.TotalMilliseconds))
@@ -78,15 +84,16 @@ internal static class RunFlow
             WorkflowStatus? status = workflow is null ? null : tx.Status(workflow);
             if (status is { IsEnded: false } && (Protocol.NumberOf(status.ApplicationVersion) ?? Protocol.Current) >= Protocol.Current)
                 continue;
-            if (status is { State: WorkflowState.Error })
+            if (status is { State: WorkflowState.Error or WorkflowState.MaxRecoveryAttemptsExceeded })
             {
-                Board.FailAttempt(db, project, task, attempt, FailureKind.Environment,
-                    "its workflow failed: " + OneLine(status.Error ?? "unknown"), int.MaxValue);
+                // Counted: a task that ends its host every time must not be tried for ever.
+                string why = status.State == WorkflowState.Error ? "its workflow failed: " + OneLine(status.Error ?? "unknown") : "it was recovered too often without progress";
+                Board.FailAttempt(db, project, task, attempt, FailureKind.Environment, why, maxAttempts);
                 continue;
             }
             if (status is { IsEnded: false })
                 tx.Cancel(status.Id);
-            Board.ReleaseAttempt(db, project, task, attempt, status is null ? "lost" : status.State == WorkflowState.MaxRecoveryAttemptsExceeded ? "dead-letter" : "protocol");
+            Board.ReleaseAttempt(db, project, task, attempt, status is null ? "lost" : "protocol");
         }
     }
 

@@ -178,7 +178,9 @@ public sealed class RunHost : IAsyncDisposable
         ProjectSettings settings = options.Settings;
         var defaults = new RunOptions { Workers = settings.Workers, MaxAttempts = settings.MaxAttempts, Target = target, ContinueOnFailure = true };
         await RefuseNewerProtocolAsync(cancellationToken).ConfigureAwait(false);
-        int removed = await Leftovers.RemoveEndedWorktreesAsync(_services, cancellationToken).ConfigureAwait(false);
+        await Leftovers.RemoveTemporaryFoldersAsync(_services, cancellationToken).ConfigureAwait(false);
+        (int removed, IReadOnlyList<string> left) = await Leftovers.RemoveEndedWorktreesAsync(_services, cancellationToken).ConfigureAwait(false);
+        Found = [.. Found, .. left];
         if (removed > 0)
             Found = [.. Found, $"removed {removed} worktrees of ended attempts (their bytes are under refs/drover/)"];
         _opened = await Client.TransactAsync(tx =>
@@ -239,6 +241,8 @@ public sealed class RunHost : IAsyncDisposable
             foreach (EventRow row in await Client.ReadAsync(db => Board.EventsAfter(db, _services.Project, from), CancellationToken.None).ConfigureAwait(false))
             {
                 after = row.Seq;
+                if (row is { Task: { } task, Type: "task.completed" or "task.failed" or "task.retrying" or "task.paused" or "task.released" or "task.cancelled" })
+                    _services.Live.EndAll(task);
                 yield return row;
             }
             if (last)
@@ -284,7 +288,14 @@ public sealed class RunHost : IAsyncDisposable
         {
             RunRow run = Board.FindRun(db, _services.Project, Run.Id)!;
             RunVerdict verdict = Board.VerdictOf(db, _services.Project, run);
-            RunOutcome outcome = run.Active ? RunOutcome.Interrupted : verdict.Outcome ?? RunOutcome.Interrupted;
+            // What was recorded at the end stands, whatever was added since.
+            RunOutcome outcome = run.Active ? RunOutcome.Interrupted : run.Outcome switch
+            {
+                "finished" => RunOutcome.Finished,
+                "finished-with-failures" => RunOutcome.FinishedWithFailures,
+                "stalled" => RunOutcome.Stalled,
+                _ => RunOutcome.Interrupted,
+            };
             return new RunReport(run.Id, outcome, verdict.Counts, verdict.Waiting, outcome switch
             {
                 RunOutcome.Finished => 0,
@@ -324,7 +335,15 @@ public sealed class RunHost : IAsyncDisposable
     /// </summary>
     public async Task StopAgentsAsync()
     {
-        await Client.TransactAsync(tx => Board.DrainRun(tx.Session, _services.Project, Run.Id)).ConfigureAwait(false);
+        try
+        {
+            // Bounded: a full disk must not keep the agents from being asked to end.
+            await Client.TransactAsync(tx => Board.DrainRun(tx.Session, _services.Project, Run.Id)).WaitAsync(TimeSpan.FromSeconds(2), _services.Time).ConfigureAwait(false);
+        }
+        catch (TimeoutException)
+        {
+            // The engine's stop below says it as well: nothing new is claimed.
+        }
         await _engine.StopAsync().ConfigureAwait(false);
         await _stopped.CancelAsync().ConfigureAwait(false);
     }
@@ -332,12 +351,18 @@ public sealed class RunHost : IAsyncDisposable
     /// <summary>Stops what still runs and gives the repository back.</summary>
     public async ValueTask DisposeAsync()
     {
-        await _engine.StopAsync().ConfigureAwait(false);
-        await _stopped.CancelAsync().ConfigureAwait(false);
-        if (_completion is not null)
-            await _completion.ConfigureAwait(false);
-        await _engine.DisposeAsync().ConfigureAwait(false);
-        _lock.Dispose();
-        _stopped.Dispose();
+        try
+        {
+            await _engine.StopAsync().ConfigureAwait(false);
+            await _stopped.CancelAsync().ConfigureAwait(false);
+            if (_completion is not null)
+                await ((Task)_completion).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        }
+        finally
+        {
+            await _engine.DisposeAsync().ConfigureAwait(false);
+            _lock.Dispose();
+            _stopped.Dispose();
+        }
     }
 }

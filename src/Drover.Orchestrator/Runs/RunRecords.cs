@@ -19,8 +19,8 @@ internal static class Protocol
 
     public static WorkflowQueue TaskQueue(string project, int workers) => new($"drover-tasks/{project}") { Concurrency = workers };
 
-    // One lane at a time: the lane is the only writer of the target.
-    public static WorkflowQueue LandingQueue(string project) => new($"drover-landings/{project}") { Concurrency = 1 };
+    // One lane a target: its deduplication id sees to that. A lane whose candidates are held must not stop another target's.
+    public static WorkflowQueue LandingQueue(string project) => new($"drover-landings/{project}");
 
     public static WorkflowQueue RunQueue(string project) => new($"drover-runs/{project}") { Concurrency = 1 };
 
@@ -42,22 +42,23 @@ internal sealed record RunLook(int Started, string? Outcome, long? NextStart);
 internal sealed record TaskInput(string Project, string Run, string Task, int Attempt, int Continuation, int MaxAttempts);
 
 /// <summary>Where an attempt stands when its workflow begins.</summary>
-internal sealed record TaskStart(string Target, string BaseOid, string Date, string Entry, string? WorkOid, string? TreeOid, bool Accepted, int Turns, bool ConflictTurnUsed);
+internal sealed record TaskStart(string Target, string BaseOid, string Date, string Entry, string? WorkOid, string? TreeOid, bool Accepted, bool Answered, int Turns, bool ConflictTurnUsed, TurnGiven? Given);
 
 /// <summary>A worktree that is ready for the agent, or why it is not.</summary>
 internal sealed record WorktreeReady(string Path, string? Problem);
 
 /// <summary>What an agent's turn came to.</summary>
-internal sealed record TurnResult(string Outcome, string Summary, int? ExitCode, string? SessionId, long? Tokens, long? CostMicros, long? LimitResetMs);
+internal sealed record TurnResult(string Outcome, string Summary, bool Spoke, int? ExitCode, string? SessionId, long? Tokens, long? CostMicros, long? LimitResetMs);
 
-/// <summary>What the worktree held after a turn, as a commit.</summary>
-internal sealed record CommitResult(string WorkOid, string TreeOid, bool IsNoOp, int Paths, string? PauseReason, string? Question);
+/// <summary>What the worktree held after a turn, as a commit; or, with <see cref="Lost"/>, why there is no worktree to commit.</summary>
+internal sealed record CommitResult(string WorkOid, string TreeOid, bool IsNoOp, int Paths, string? PauseReason, string? Question, string? Lost = null);
 
 /// <summary>What the merge onto the target's tip, and the gate on that exact tree, came to.</summary>
 internal sealed record GateOutcome(string Verdict, string Tip, string? Tree, string? Text, string? ConflictTree, IReadOnlyList<string>? ConflictPaths);
 
 /// <summary>A conflict turned over to the agent.</summary>
-internal sealed record TurnGiven(string Work, string Tip, string Scaffold, IReadOnlyList<string> Paths, string Hunks);
+/// <remarks>Tree is the one with the markers: what an agent that did nothing leaves.</remarks>
+internal sealed record TurnGiven(string Work, string Tip, string Scaffold, string Tree, IReadOnlyList<string> Paths, string Hunks);
 
 /// <summary>Input of a landing lane.</summary>
 internal sealed record LaneInput(string Project, string Target);

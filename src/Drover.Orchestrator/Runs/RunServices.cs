@@ -21,8 +21,15 @@ internal sealed class RunServices : IServiceProvider
         Checkout = new CheckoutSync(repository, time);
         Control = new ControlFiles(repository);
         GateFolder = new GateWorktree(repository, time, root);
-        Environment = ContainedEnvironment.FromProcess(settings.EnvironmentPass);
+        ContainedEnvironment surroundings = ContainedEnvironment.FromProcess([.. settings.EnvironmentPass, "DROVER_ENV"]);
+        // Agents, set-up and gates learn the environment's name, also where it is the default.
+        Environment = surroundings with
+        {
+            Source = new Dictionary<string, string>(surroundings.Source) { ["DROVER_ENV"] = settings.EnvironmentName },
+            CopiedSecrets = CopiedSecrets.In(repository.Root, settings.WorktreeCopy),
+        };
         Gates = new GateDesk(this);
+        Live = new LiveView(time);
         Tasks = new TaskSteps(this);
         Lane = new LaneSteps(this);
     }
@@ -41,7 +48,7 @@ internal sealed class RunServices : IServiceProvider
     public GateDesk Gates { get; }
     public TaskSteps Tasks { get; }
     public LaneSteps Lane { get; }
-    public LiveView Live { get; } = new();
+    public LiveView Live { get; }
 
     /// <summary>The agent of this run; set before the engine starts.</summary>
     public ICodingAgent Agent { get; set; } = null!;
@@ -58,7 +65,7 @@ internal sealed class RunServices : IServiceProvider
     public object? GetService(Type serviceType) => serviceType == typeof(RunServices) ? this : null;
 
     /// <summary>Rows hold repository-relative paths.</summary>
-    public static string RelativeWorktree(TaskInput input) => $".drover/worktrees/{input.Task}-{input.Attempt}";
+    public string RelativeWorktree(TaskInput input) => Path.GetRelativePath(Repository.Root, Worktrees.PathOf(TaskSteps.Name(input)));
 
     public string State(string folder, string file) => Path.Combine(Repository.StateDirectory, folder, file);
 

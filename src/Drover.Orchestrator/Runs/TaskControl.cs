@@ -29,7 +29,9 @@ public static class TaskControl
         ArgumentNullException.ThrowIfNull(client);
         return client.TransactAsync(tx =>
         {
-            TaskRow row = Board.Retry(tx.Session, project, task, force, maxAttempts);
+            // The stricter of the two limits a run may come with: at least one attempt must be left under either.
+            int limit = Math.Min(maxAttempts, Board.LatestRun(tx.Session, project)?.MaxAttempts ?? maxAttempts);
+            TaskRow row = Board.Retry(tx.Session, project, task, force, limit);
             TaskFlow.TellRun(tx, project, task);
             return row;
         }, cancellationToken);

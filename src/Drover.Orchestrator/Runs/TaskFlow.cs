@@ -14,6 +14,7 @@ namespace Drover.Orchestrator.Runs;
 internal static class TaskFlow
 {
     private const int MostCrashes = 5;
+    private static readonly string[] FullDisk = ["No space left", "disk is full", "quota exceeded"];
     private static readonly StepOptions Patient = new() { Attempts = 3, Backoff = TimeSpan.FromMilliseconds(500), RetryIf = IsPassing };
 
     public static readonly Workflow<TaskInput, string> Definition =
@@ -29,7 +30,7 @@ internal static class TaskFlow
         catch (StepFailedException e)
         {
             // A step that still fails after its retries is the machine's fault, not the agent's; a full disk counts nothing.
-            bool full = e.Message.Contains("No space left", StringComparison.OrdinalIgnoreCase) || e.Message.Contains("disk is full", StringComparison.OrdinalIgnoreCase);
+            bool full = FullDisk.Any(words => e.Message.Contains(words, StringComparison.OrdinalIgnoreCase));
             return await context.TransactAsync("give back", tx =>
             {
                 string reason = RunFlow.OneLine($"{e.StepName}: {e.Message}");
@@ -64,7 +65,7 @@ internal static class TaskFlow
         bool mine = await TransactAsync(context, 2, "start", tx => Board.StartAttempt(tx.Session, input.Project, input.Task, input.Attempt, new AttemptFacts
         {
             BaseOid = start.BaseOid,
-            Worktree = start.Entry == "agent" ? RunServices.RelativeWorktree(input) : null,
+            Worktree = RunServices.From(tx.Services).RelativeWorktree(input),
             Branch = $"drover/{input.Task}-{input.Attempt}",
         }));
         if (!mine)
@@ -74,8 +75,8 @@ internal static class TaskFlow
             return await PauseAsync(context, input, PauseReason.Setup, problem);
 
         string work = start.WorkOid ?? "";
-        bool judged = start.Accepted, conflictUsed = start.ConflictTurnUsed;
-        TurnGiven? given = null;
+        bool conflictUsed = start.ConflictTurnUsed;
+        TurnGiven? given = start.Given;
         string entry = start.Entry;
         for (int turn = start.Turns + 1; ; turn++)
         {
@@ -84,25 +85,34 @@ internal static class TaskFlow
                 TurnResult result = await StepAsync(context, 4, "agent", (steps, ct) => steps.RunAgentAsync(input, turn, given, ct));
                 CommitResult commit = await StepAsync(context, 5, "commit", (steps, ct) => steps.CommitAsync(input, start, given, ct), Patient);
                 int number = turn;
-                string judgement = await TransactAsync(context, 6, "judge", tx => Judge(tx, input, number, given is not null, result, commit));
+                string judgement = await TransactAsync(context, 6, "judge", tx => Judge(tx, input, number, given, result, commit));
                 if (judgement != "go on")
                     return judgement;
-                (work, judged, given) = (commit.WorkOid, true, null);
+                (work, given) = (commit.WorkOid, null);
             }
-            _ = judged;
             GateOutcome gate = await StepAsync(context, 7, "gate", (steps, ct) => steps.MergeAndGateAsync(input, start.Target, work, ct), Patient);
             string next = gate.Verdict == "passed" ? await LandAsync(context, input, start.Target, work, gate) : gate.Verdict;
             switch (next)
             {
                 case "conflict" when !conflictUsed:
-                    conflictUsed = true;
                     string current = work;
-                    given = await StepAsync(context, 10, "conflict turn", (steps, ct) => steps.GiveConflictAsync(input, start, current, ct), Patient);
+                    given = await StepAsync(context, 10, "conflict turn", (steps, ct) => steps.GiveConflictAsync(input, start, current, ct));
+                    if (given is null)
+                    {
+                        // The target moved and the conflict is gone: merge and test again, the turn is not used up.
+                        entry = "gate";
+                        continue;
+                    }
+                    conflictUsed = true;
+                    string stored = TaskSteps.Write(given);
                     await context.TransactAsync("conflict turn used", tx =>
-                        Board.RecordFacts(tx.Session, input.Project, input.Task, input.Attempt, new AttemptFacts { ConflictTurnUsed = true, Phase = "conflict" }));
+                        Board.RecordFacts(tx.Session, input.Project, input.Task, input.Attempt,
+                            new AttemptFacts { ConflictTurnUsed = true, Phase = TaskSteps.InConflict, Conflict = stored }));
                     entry = "agent";
                     continue;
                 case "conflict":
+                    await context.TransactAsync("conflict again", tx => Board.RecordFacts(
+                        tx.Session, input.Project, input.Task, input.Attempt, new AttemptFacts { Phase = TaskSteps.ConflictAgain }));
                     return await PauseAsync(context, input, PauseReason.Conflict,
                         "its work conflicts with the target also after one more turn: resolve --continue [--note] gives it another, --abandon gives it up");
                 case "again":
@@ -132,6 +142,7 @@ internal static class TaskFlow
             if (!Board.InsertCandidate(tx.Session, input.Project, input.Task, input.Attempt, target, work, gate.Tree, gate.Tip))
                 return false;
             Board.RecordFacts(tx.Session, input.Project, input.Task, input.Attempt, new AttemptFacts { Phase = "landing" });
+            Board.ForgetAnswer(tx.Session, input.Project, input.Task, input.Attempt);
             LandingFlow.Wake(tx, input.Project, target);
             return true;
         });
@@ -171,13 +182,15 @@ internal static class TaskFlow
     private static string? LaneText(SqlSession db, TaskInput input) =>
         Board.FindLanding(db, input.Project, input.Task, input.Attempt)?.HoldReason;
 
-    private static string Judge(WorkflowTransaction tx, TaskInput input, int turn, bool conflictTurn, TurnResult result, CommitResult commit)
+    private static string Judge(WorkflowTransaction tx, TaskInput input, int turn, TurnGiven? given, TurnResult result, CommitResult commit)
     {
         SqlSession db = tx.Session;
+        // Of a conflict turn that did not end by itself nothing counts: the next one begins from the same two sides.
+        bool settled = commit.Lost is null && (given is null || result.Outcome == "succeeded");
         bool mine = Board.RecordFacts(db, input.Project, input.Task, input.Attempt, new AttemptFacts
         {
-            WorkOid = commit.WorkOid,
-            TreeOid = commit.TreeOid,
+            WorkOid = settled ? commit.WorkOid : null,
+            TreeOid = settled ? commit.TreeOid : null,
             Turns = turn,
             Tokens = result.Tokens,
             CostMicros = result.CostMicros,
@@ -193,6 +206,12 @@ internal static class TaskFlow
                 Board.ReleaseAttempt(db, input.Project, input.Task, input.Attempt, "limit",
                     result.LimitResetMs is { } reset ? Math.Max(1_000, reset - tx.NowMs) : 60_000);
                 return Tell(tx, input, "released");
+            case "not started" when turn >= MostCrashes:
+                Board.Pause(db, input.Project, input.Task, input.Attempt, PauseReason.Setup, "the agent could not be started: " + RunFlow.OneLine(result.Summary));
+                return Tell(tx, input, "paused");
+            case "not started":
+                Board.ReleaseAttempt(db, input.Project, input.Task, input.Attempt, "not started", 1_000L << turn);
+                return Tell(tx, input, "released");
             case "crashed" or "unknown" when turn < MostCrashes:
                 Board.ReleaseAttempt(db, input.Project, input.Task, input.Attempt, "crash", 500L << turn);
                 return Tell(tx, input, "released");
@@ -203,17 +222,30 @@ internal static class TaskFlow
                 Fail(FailureKind.Agent);
                 return Tell(tx, input, "failed");
         }
+        if (commit.Lost is { } lost)
+        {
+            Board.FailAttempt(db, input.Project, input.Task, input.Attempt, FailureKind.Agent, RunFlow.OneLine(lost), input.MaxAttempts);
+            return Tell(tx, input, "failed");
+        }
+        bool untouched = given is not null && commit.TreeOid == given.Tree;
+        if (commit.PauseReason is null && untouched)
+            commit = commit with { PauseReason = PauseReason.Conflict, Question = "the agent left the conflict as it was" };
         if (commit.PauseReason is { } reason)
         {
             Board.Pause(db, input.Project, input.Task, input.Attempt, reason, commit.Question ?? reason);
             return Tell(tx, input, "paused");
         }
-        if (commit.IsNoOp && !conflictTurn)
+        if (commit.IsNoOp && given is null && !result.Spoke)
         {
-            string why = string.IsNullOrWhiteSpace(result.Summary) ? "the agent ended without a change and gave no reason" : RunFlow.OneLine(result.Summary);
-            Board.FinishNoOp(db, input.Project, input.Task, input.Attempt, why);
+            Board.FailAttempt(db, input.Project, input.Task, input.Attempt, FailureKind.Empty, "the agent changed nothing and gave no reason", input.MaxAttempts);
+            return Tell(tx, input, "failed");
+        }
+        if (commit.IsNoOp && given is null)
+        {
+            Board.FinishNoOp(db, input.Project, input.Task, input.Attempt, RunFlow.OneLine(result.Summary));
             return Tell(tx, input, "no-op");
         }
+        Board.ForgetAnswer(db, input.Project, input.Task, input.Attempt);
         Board.RecordFacts(db, input.Project, input.Task, input.Attempt, new AttemptFacts { Phase = "gate" });
         return "go on";
     }

@@ -1,3 +1,4 @@
+using System.Text.Json;
 using Drover.Orchestrator.Backlog;
 using Drover.Orchestrator.CodingAgents;
 using Drover.Orchestrator.Gates;
@@ -9,6 +10,14 @@ namespace Drover.Orchestrator.Runs;
 /// <summary>The step bodies of a task's life. Each can be repeated at any time: it looks first what is there.</summary>
 internal sealed class TaskSteps(RunServices services)
 {
+    /// <summary>Phase of an attempt whose conflict is with the agent.</summary>
+    public const string InConflict = "conflict";
+
+    /// <summary>Phase of an attempt that conflicts again after its turn.</summary>
+    public const string ConflictAgain = "conflict again";
+
+    public static string Write(TurnGiven given) => JsonSerializer.Serialize(given, RunJson.Default.TurnGiven);
+
     /// <summary>Step 1: the attempt's base and where it goes on; null when the task is no longer this attempt's.</summary>
     public async Task<TaskStart?> FindStartAsync(TaskInput input, CancellationToken cancellationToken)
     {
@@ -21,8 +30,12 @@ internal sealed class TaskSteps(RunServices services)
         bool accepted = task.Answer == "accept" && attempt.WorkOid is not null;
         bool tested = attempt.WorkOid is not null && task.Answer is null
             && (attempt.Phase is "gate" or "landing" || landing is { State: LandingState.Conflict or LandingState.Held or LandingState.Waiting });
+        // A conflict that is still with the agent goes on with the same two sides; one that came back is merged anew first.
+        TurnGiven? given = !accepted && attempt is { Phase: InConflict, Conflict: { } stored } ? JsonSerializer.Deserialize(stored, RunJson.Default.TurnGiven) : null;
+        bool again = attempt is { Phase: ConflictAgain, WorkOid: not null };
         return new TaskStart(run.Target, attempt.BaseOid ?? tip, DateTimeOffset.FromUnixTimeMilliseconds(attempt.ClaimedAt).ToString("O"),
-            accepted || tested ? "gate" : "agent", attempt.WorkOid, attempt.TreeOid, accepted, attempt.Turns, attempt.ConflictTurnUsed && task.Answer is null);
+            given is null && (accepted || tested || again) ? "gate" : "agent", attempt.WorkOid, attempt.TreeOid, accepted, task.Answer is not null, attempt.Turns,
+            attempt.ConflictTurnUsed && task.Answer is null, given);
     }
 
     /// <summary>Step 3: the worktree, made or adopted, with copied files and set-up.</summary>
@@ -32,12 +45,16 @@ internal sealed class TaskSteps(RunServices services)
         services.Live.Note(input.Task, input.Attempt, "worktree", "");
         await EndLeftoversAsync(input, cancellationToken).ConfigureAwait(false);
         Worktree worktree = await services.Worktrees.EnsureAsync(Name(input), start.BaseOid, cancellationToken).ConfigureAwait(false);
-        CopyFiles(worktree.Path);
+        if (CopyFiles(worktree.Path) is { } missing)
+            return new WorktreeReady(worktree.Path, missing);
+        // A person has seen what an earlier turn did to the control files.
+        if (start.Answered)
+            ForgetControl(worktree.Name);
         if (services.Settings.WorktreeSetup is not { } text || start.Entry != "agent")
             return new WorktreeReady(worktree.Path, null);
         GateCommand command = GateCommand.Parse(text);
         string record = services.State("setup", worktree.Name.Key), key = SetupCommand.KeyOf(command, worktree.Path);
-        if (File.Exists(record) && await File.ReadAllTextAsync(record, cancellationToken).ConfigureAwait(false) == key)
+        if (worktree.Adopted && File.Exists(record) && await File.ReadAllTextAsync(record, cancellationToken).ConfigureAwait(false) == key)
             return new WorktreeReady(worktree.Path, null);
         string token = GateDesk.NewToken(input.Task, input.Attempt);
         Gates.GateResult result = await services.Gates.RecordedAsync(token, input.Task, input.Attempt, "setup", hooks => SetupCommand.RunAsync(new GateRequest
@@ -71,10 +88,29 @@ internal sealed class TaskSteps(RunServices services)
         await services.Control.CaptureAsync(worktree, cancellationToken).ConfigureAwait(false);
         string token = GateDesk.NewToken(input.Task, input.Attempt);
         string log = services.State("logs", $"{name.Key}.{turn}.log");
-        await RecordPhaseAsync(input, new AttemptFacts { Phase = "agent", Agent = services.Agent.Type, LogPath = Path.GetRelativePath(services.Repository.Root, log) })
+        await RecordPhaseAsync(input, new AttemptFacts { Phase = given is null ? "agent" : InConflict, Agent = services.Agent.Type, LogPath = Path.GetRelativePath(services.Repository.Root, log) })
             .ConfigureAwait(false);
         services.Live.Note(input.Task, input.Attempt, "agent", "started");
-        AgentReport report = await services.Gates.RecordedAsync(token, input.Task, input.Attempt, "agent", hooks => services.Agent.RunAsync(new AgentRequest
+        bool ran = false;
+        AgentReport report;
+        try
+        {
+            report = await RunAsync().ConfigureAwait(false);
+        }
+        catch (Exception e) when (ran && e is not OperationCanceledException)
+        {
+            // The turn happened; what failed is our bookkeeping. Repeating the agent would be the wrong cure.
+            throw new DroverException(ErrorCode.Failed, $"the agent's turn could not be recorded: {e.Message}", e);
+        }
+        if (report.Survivors.Count > 0)
+            throw new DroverException(ErrorCode.Failed, $"{report.Survivors.Count} processes of {input.Task} cannot be ended (pid {report.Survivors[0].Pid}): end them by hand");
+        if (report.Outcome == AgentOutcome.Interrupted)
+            throw new OperationCanceledException("the agent was interrupted", cancellationToken);
+        bool notStarted = report.Process?.End == ProcessEnd.NotStarted;
+        return new TurnResult(notStarted ? "not started" : Word(report.Outcome), report.Summary, !string.IsNullOrWhiteSpace(report.Tail), report.ExitCode, report.SessionId,
+            report.InputTokens + report.OutputTokens, report.CostUsd is { } usd ? (long)(usd * 1_000_000) : null, report.LimitResetAt?.ToUnixTimeMilliseconds());
+
+        Task<AgentReport> RunAsync() => services.Gates.RecordedAsync(token, input.Task, input.Attempt, "agent", hooks => services.Agent.RunAsync(new AgentRequest
         {
             RunId = input.Run,
             TaskId = input.Task,
@@ -88,15 +124,16 @@ internal sealed class TaskSteps(RunServices services)
             RunToken = token,
             Environment = services.Environment,
             ResumeSessionId = attempt.SessionId,
-            Clocks = new ProcessClocks(services.Settings.StartTimeout is { Ticks: > 0 } first ? first : null,
+            Clocks = new ProcessClocks(services.Settings.StartTimeout,
                 services.Settings.SilenceTimeout, services.Settings.TaskTimeout),
-        }, hooks, cancellationToken)).ConfigureAwait(false);
-        if (report.Survivors.Count > 0)
-            throw new DroverException(ErrorCode.External, $"{report.Survivors.Count} processes of {input.Task} cannot be ended (pid {report.Survivors[0].Pid}): end them by hand");
-        if (report.Outcome == AgentOutcome.Interrupted)
-            throw new OperationCanceledException("the agent was interrupted", cancellationToken);
-        return new TurnResult(Word(report.Outcome), report.Summary, report.ExitCode, report.SessionId,
-            report.InputTokens + report.OutputTokens, report.CostUsd is { } usd ? (long)(usd * 1_000_000) : null, report.LimitResetAt?.ToUnixTimeMilliseconds());
+        }, hooks with
+        {
+            OnStarted = (_, _) =>
+            {
+                ran = true;
+                return Task.CompletedTask;
+            },
+        }, cancellationToken));
     }
 
     /// <summary>Step 5: everything the worktree holds as one commit, and what a person must look at first.</summary>
@@ -104,11 +141,23 @@ internal sealed class TaskSteps(RunServices services)
     {
         services.Live.Note(input.Task, input.Attempt, "commit", "");
         AttemptName name = Name(input);
-        Worktree worktree = await services.Worktrees.EnsureAsync(name, start.BaseOid, cancellationToken).ConfigureAwait(false);
+        // Found, never rebuilt: a fresh worktree in place of what the agent left would look like "no change".
+        switch (await services.Worktrees.OpenAsync(name, start.BaseOid, cancellationToken).ConfigureAwait(false))
+        {
+            case WorktreeState.Missing missing:
+                return new CommitResult("", "", false, 0, null, null, missing.What);
+            case WorktreeState.Open { Worktree: var worktree, Fault: var fault }:
+                return await CommitAsync(input, start, given, worktree, fault, cancellationToken).ConfigureAwait(false);
+            default:
+                throw new InvalidOperationException("an unknown state of a worktree");
+        }
+    }
+
+    private async Task<CommitResult> CommitAsync(
+        TaskInput input, TaskStart start, TurnGiven? given, Worktree worktree, WorktreeFault fault, CancellationToken cancellationToken)
+    {
         ControlCapture before = await services.Control.CaptureAsync(worktree, cancellationToken).ConfigureAwait(false);
-        IReadOnlyList<ControlDifference> differences = await services.Control.CompareAsync(worktree, before, cancellationToken).ConfigureAwait(false);
-        if (differences.Count > 0)
-            await services.Control.RestoreAsync(worktree, before, differences, services.Time, cancellationToken).ConfigureAwait(false);
+        string? tampered = await RestoreControlAsync(worktree, before, fault, cancellationToken).ConfigureAwait(false);
         TaskRow task = await services.Client.ReadAsync(db => Board.Get(db, input.Project, input.Task), cancellationToken).ConfigureAwait(false);
         Work work = await services.Commits.CreateAsync(worktree, new WorkRequest
         {
@@ -118,16 +167,15 @@ internal sealed class TaskSteps(RunServices services)
             Limits = new FindingLimits { MaxDeletedPaths = services.Settings.MaxDeletedPaths },
             Turn = given is null ? null : new ConflictTurn(given.Work, given.Tip, given.Scaffold, given.Paths),
         }, cancellationToken).ConfigureAwait(false);
-        services.Control.Forget(name);
-        (string? reason, string? question) = differences.Count > 0
-            ? (PauseReason.Tampered, "the agent changed " + string.Join(", ", differences.Take(5).Select(d => d.Name)) + "; it was put back: --accept lands the work, --abandon gives it up")
-            : Question(work.Findings);
+        (string? reason, string? question) = tampered is not null ? (PauseReason.Tampered, tampered) : Question(work.Findings);
         return new CommitResult(work.Oid, work.Tree, work.IsNoOp, work.Changes.Count, reason, question);
     }
 
     /// <summary>Step 7: merged onto the target's tip as it is now, and tested as exactly that tree.</summary>
     public async Task<GateOutcome> MergeAndGateAsync(TaskInput input, string target, string workOid, CancellationToken cancellationToken)
     {
+        // The turn's judgement is recorded: what the control files were before it is of no further use.
+        ForgetControl(Name(input));
         TaskRow task = await services.Client.ReadAsync(db => Board.Get(db, input.Project, input.Task), cancellationToken).ConfigureAwait(false);
         string tip = await services.Landing.ResolveTargetAsync(target, cancellationToken).ConfigureAwait(false);
         switch (await services.Landing.MergeAsync(tip, workOid, cancellationToken).ConfigureAwait(false))
@@ -147,31 +195,59 @@ internal sealed class TaskSteps(RunServices services)
         }
     }
 
-    /// <summary>Step 10: the worktree with both sides joined and the markers in the files, for one more turn.</summary>
-    public async Task<TurnGiven> GiveConflictAsync(TaskInput input, TaskStart start, string workOid, CancellationToken cancellationToken)
+    /// <summary>Step 10: the worktree with both sides joined and the markers in the files, for one more turn; null when there is no conflict any more.</summary>
+    public async Task<TurnGiven?> GiveConflictAsync(TaskInput input, TaskStart start, string workOid, CancellationToken cancellationToken)
     {
         string tip = await services.Landing.ResolveTargetAsync(start.Target, cancellationToken).ConfigureAwait(false);
         if (await services.Landing.MergeAsync(tip, workOid, cancellationToken).ConfigureAwait(false) is not MergeOutcome.Conflict conflict)
-            return new TurnGiven(workOid, tip, workOid, [], "the conflict is gone: the target moved; check that your change is still right");
+            return null;
         Worktree worktree = await services.Worktrees.EnsureAsync(Name(input), start.BaseOid, cancellationToken).ConfigureAwait(false);
         ConflictTurn turn = await services.Landing.BeginConflictTurnAsync(worktree, workOid, tip, conflict, services.Repository.Identity(),
             DateTimeOffset.Parse(start.Date, System.Globalization.CultureInfo.InvariantCulture), cancellationToken).ConfigureAwait(false);
-        return new TurnGiven(turn.Work, turn.Tip, turn.Scaffold, turn.Paths, conflict.Hunks);
+        return new TurnGiven(turn.Work, turn.Tip, turn.Scaffold, conflict.Tree, turn.Paths, conflict.Hunks);
     }
 
     /// <summary>Step 11: the worktree and the branch go, once every byte is under a ref.</summary>
     public async Task<bool> CleanUpAsync(TaskInput input, CancellationToken cancellationToken)
     {
-        services.Live.End(input.Task, input.Attempt);
-        TaskRow? task = await services.Client.ReadAsync(db => Board.Find(db, input.Project, input.Task), cancellationToken).ConfigureAwait(false);
+        services.Live.EndAll(input.Task);
         // Another workflow may continue this very attempt; then the worktree is its own.
-        if (task is { Attempts: var now, Status: StoredStatus.Claimed or StoredStatus.InProgress or StoredStatus.Paused or StoredStatus.Open, Continues: not null } && now == input.Attempt)
+        AttemptRow? attempt = await services.Client.ReadAsync(db => Board.FindAttempt(db, input.Project, input.Task, input.Attempt), cancellationToken).ConfigureAwait(false);
+        if (attempt is { State: not "ended" } && attempt.WorkflowId != Board.TaskWorkflowId(input.Project, input.Task, input.Attempt, input.Continuation))
             return false;
         await services.Worktrees.RemoveAsync(Name(input), cancellationToken).ConfigureAwait(false);
         string setup = services.State("setup", Name(input).Key);
         if (File.Exists(setup))
             File.Delete(setup);
         return true;
+    }
+
+    // What an agent did to the shared control files is written down before it is put back: a repeat finds nothing to compare.
+    private async Task<string?> RestoreControlAsync(Worktree worktree, ControlCapture before, WorktreeFault fault, CancellationToken cancellationToken)
+    {
+        string record = TamperRecord(worktree.Name);
+        if (fault != WorktreeFault.None && !File.Exists(record))
+            PrivateFiles.Write(record, fault == WorktreeFault.LinkNotOurs ? "the agent rewrote the worktree's .git" : "the agent removed the worktree's registration");
+        IReadOnlyList<ControlDifference> differences = await services.Control.CompareAsync(worktree, before, cancellationToken).ConfigureAwait(false);
+        if (differences.Count > 0)
+        {
+            PrivateFiles.Write(record, "the agent changed " + string.Join(", ", differences.Take(5).Select(d => d.Name)) + (differences.Count > 5 ? ", …" : ""));
+            IReadOnlyList<string> missed = await services.Control.RestoreAsync(worktree, before, differences, services.Time, cancellationToken).ConfigureAwait(false);
+            if (missed.Count > 0)
+                PrivateFiles.Write(record, await File.ReadAllTextAsync(record, cancellationToken).ConfigureAwait(false) + "; could not put back " + string.Join(", ", missed));
+        }
+        return File.Exists(record)
+            ? await File.ReadAllTextAsync(record, cancellationToken).ConfigureAwait(false) + " (kept under .drover/tampered): --accept lands the work, --abandon gives it up"
+            : null;
+    }
+
+    private string TamperRecord(AttemptName name) => services.State("control", name.Key + ".tampered");
+
+    private void ForgetControl(AttemptName name)
+    {
+        services.Control.Forget(name);
+        if (File.Exists(TamperRecord(name)))
+            File.Delete(TamperRecord(name));
     }
 
     public static AttemptName Name(TaskInput input) => new(input.Task, input.Attempt);
@@ -187,20 +263,24 @@ internal sealed class TaskSteps(RunServices services)
             await Leftovers.EndAsync(services, row, cancellationToken).ConfigureAwait(false);
     }
 
-    private void CopyFiles(string worktree)
+    // Null when every named file is there; otherwise what is missing.
+    private string? CopyFiles(string worktree)
     {
         foreach (string pattern in services.Settings.WorktreeCopy)
         {
             string from = Path.GetFullPath(Path.Combine(services.Repository.Root, pattern)), to = Path.GetFullPath(Path.Combine(worktree, pattern));
             if (!from.StartsWith(services.Repository.Root + "/", StringComparison.Ordinal) || !to.StartsWith(worktree + "/", StringComparison.Ordinal))
                 throw new DroverException(ErrorCode.InvalidInput, $"worktree.copy names {pattern}, which is outside the repository");
-            if (!File.Exists(from) || File.Exists(to))
+            if (!File.Exists(from))
+                return $"worktree.copy names {pattern}, which is no file in {services.Repository.Root}: put it there, or take it out of the setting";
+            if (File.Exists(to))
                 continue;
             Directory.CreateDirectory(Path.GetDirectoryName(to)!);
             File.Copy(from, to);
             if (!OperatingSystem.IsWindows())
                 File.SetUnixFileMode(to, UnixFileMode.UserRead | UnixFileMode.UserWrite);
         }
+        return null;
     }
 
     private string Prompt(TaskRow task, AttemptRow? previous, TurnGiven? given) => PromptBuilder.Build(new PromptParts

@@ -39,13 +39,12 @@ public sealed class ProjectSettings
     public string? AgentPath => Text("agent.path");
     public IReadOnlyList<string> EnvironmentPass => List("env.pass");
     public IReadOnlyList<string> GateKeep => List("gate.keep");
-    public IReadOnlyList<string> GateHooks => List("gate.hooks");
     public string? WorktreeSetup => Text("worktree.setup");
     public IReadOnlyList<string> WorktreeCopy => List("worktree.copy");
     public string WorktreeRoot => Text("worktree.root")!;
     public TimeSpan TaskTimeout => Time("timeouts.task");
     public TimeSpan SilenceTimeout => Time("timeouts.silence");
-    public TimeSpan StartTimeout => Time("timeouts.start");
+    public TimeSpan? StartTimeout => Text("timeouts.start") is null ? null : Time("timeouts.start");
     public TimeSpan ClaimTimeout => Time("timeouts.claim");
     public TimeSpan GateTimeout => Time("timeouts.gate");
     public TimeSpan SetupTimeout => Time("timeouts.setup");

@@ -121,7 +121,10 @@ public sealed class CheckoutSyncTests
             repo.Run("update-index", "--assume-unchanged", path);
         var (files, index, tip) = (repo.Files(), File.ReadAllBytes(Path.Combine(repo.Root, ".git/index")), repo.Oid("trunk"));
         var (old, @new) = await repo.CandidateAsync(worktree, work);
+        var probed = await repo.Sync.ProbeAsync("refs/heads/trunk", old, @new, Ct);
         var held = Assert.IsType<LandResult.WaitingCheckout>(await repo.LandAsync(old, @new));
+        Assert.Equal((held.Checkout, held.Command), (probed?.Checkout, probed?.Command));
+        Assert.Equal(held.Paths, probed!.Paths);
         if (kind != "assumed")
             Assert.Equal([path], held.Paths);
         Assert.Contains("git -C", held.Command, StringComparison.Ordinal);
@@ -190,6 +193,7 @@ public sealed class CheckoutSyncTests
         repo.CommitAll("trunk");
         Assert.NotEqual(0, repo.Try(repo.Root, "rebase", "side").Code);
         var (old, @new) = await repo.CandidateAsync(worktree, work);
+        Assert.Contains("rebase --abort", (await repo.Sync.ProbeAsync("refs/heads/trunk", old, @new, Ct))!.Command, StringComparison.Ordinal);
         Assert.Contains("rebase --abort", Assert.IsType<LandResult.WaitingCheckout>(await repo.LandAsync(old, @new)).Command, StringComparison.Ordinal);
         repo.Run("rebase", "--abort");
         Assert.IsType<LandResult.Landed>(await repo.LandAsync(old, @new));
@@ -210,6 +214,110 @@ public sealed class CheckoutSyncTests
         Assert.Equal(old, repo.Oid("trunk"));
         File.Delete(file);
         Assert.IsType<LandResult.Landed>(await repo.LandAsync(old, @new));
+    }
+
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public async Task G05_a_probe_that_finds_nothing_in_the_way_touches_nothing(bool onTarget)
+    {
+        using var repo = await new GitTestRepo().OpenAsync();
+        var (worktree, work) = await repo.WorkAsync("task-k3f9", Edit);
+        if (!onTarget)
+            repo.Run("checkout", "-q", "-b", "mine");
+        Disturb(repo);
+        File.SetLastWriteTimeUtc(Path.Combine(repo.Root, "src/one.txt"), DateTime.UnixEpoch);
+        var (old, @new) = await repo.CandidateAsync(worktree, work);
+        // Somebody's lock is no business of a probe; it neither waits for it nor takes it.
+        var file = Path.Combine(repo.Root, ".git/index.lock");
+        File.WriteAllText(file, "");
+        var git = Snapshot(repo);
+        var (files, started) = (repo.Files(), repo.Repository.Git.Started);
+        Assert.Null(await repo.Sync.ProbeAsync("refs/heads/trunk", old, @new, Ct));
+        Assert.InRange(repo.Repository.Git.Started - started, 0, onTarget ? 5 : 0);
+        Assert.Equal(git, Snapshot(repo));
+        Assert.Equal(files, repo.Files());
+        File.Delete(file);
+        AssertTidy(repo);
+        Assert.DoesNotContain(Directory.GetFiles(repo.Repository.Hermetic.IndexDirectory), f => Path.GetFileName(f).StartsWith("probe", StringComparison.Ordinal));
+        // A moved target is for the landing to say.
+        Assert.Null(await repo.Sync.ProbeAsync("refs/heads/trunk", @new, @new, Ct));
+        Assert.Null(await repo.Sync.ProbeAsync("refs/heads/trunk", old, new string('1', 40), Ct));
+        Assert.IsType<LandResult.Landed>(await repo.LandAsync(old, @new));
+
+        static SortedDictionary<string, string> Snapshot(GitTestRepo repo) => new(Directory.EnumerateFiles(Path.Combine(repo.Root, ".git"), "*", SearchOption.AllDirectories)
+            .ToDictionary(f => f, f => $"{File.GetLastWriteTimeUtc(f):O} {Convert.ToHexString(File.ReadAllBytes(f))}"), StringComparer.Ordinal);
+    }
+
+    [Theory]
+    [MemberData(nameof(Points))]
+    public async Task G06_a_stop_at_any_point_leaves_no_lock_and_a_checkout_that_agrees_with_the_ref(string point)
+    {
+        using var repo = await new GitTestRepo().OpenAsync();
+        Disturb(repo);
+        var status = repo.Run("status", "--porcelain");
+        var (worktree, work) = await repo.WorkAsync("task-k3f9", Edit);
+        var (old, @new) = await repo.CandidateAsync(worktree, work);
+        using var stop = CancellationTokenSource.CreateLinkedTokenSource(Ct);
+        GitCrash.Hook = p =>
+        {
+            if (p == point)
+                stop.Cancel();
+        };
+        var landed = false;
+        try
+        {
+            landed = await repo.Sync.LandAsync("refs/heads/trunk", old, @new, TimeSpan.FromSeconds(5), stop.Token) is LandResult.Landed;
+        }
+        catch (OperationCanceledException)
+        {
+        }
+        GitCrash.Hook = null;
+        Assert.True(stop.IsCancellationRequested);
+        Assert.Equal(landed ? @new : old, repo.Oid("trunk"));
+        Assert.Equal(landed ? "landed\n" : "1\n2\n3\n4\n5\n", repo.Read("src/one.txt"));
+        Assert.Equal(status, repo.Run("status", "--porcelain"));
+        AssertTidy(repo);
+        Assert.IsType<LandResult.Landed>(await repo.LandAsync(old, @new));
+        Assert.Equal(status, repo.Run("status", "--porcelain"));
+    }
+
+    [Fact]
+    public async Task G06_a_stop_while_the_ref_moves_waits_for_it_and_finishes()
+    {
+        using var repo = await new GitTestRepo().OpenAsync();
+        var (worktree, work) = await repo.WorkAsync("task-k3f9", Edit);
+        var (old, @new) = await repo.CandidateAsync(worktree, work);
+        var (began, go) = (Path.Combine(repo.Top, "began"), Path.Combine(repo.Top, "go"));
+        var slow = repo.With($"case \"$*\" in *update-ref*) : > '{began}'; while [ ! -e '{go}' ]; do sleep 0.02; done;; esac; exec git \"$@\"");
+        using var stop = CancellationTokenSource.CreateLinkedTokenSource(Ct);
+        var landing = new CheckoutSync(slow, TimeProvider.System).LandAsync("refs/heads/trunk", old, @new, TimeSpan.FromSeconds(5), stop.Token);
+        using var timer = new PeriodicTimer(TimeSpan.FromMilliseconds(10));
+        while (!File.Exists(began) && !landing.IsCompleted)
+            await timer.WaitForNextTickAsync(Ct);
+        await stop.CancelAsync();
+        File.WriteAllText(go, "");
+        Assert.IsType<LandResult.Landed>(await landing);
+        Assert.Equal(@new, repo.Oid("trunk"));
+        Assert.Equal("", repo.Run("status", "--porcelain"));
+        AssertTidy(repo);
+    }
+
+    [Theory]
+    [InlineData("exit 1", false)]
+    [InlineData("git \"$@\"; exit 1", true)]
+    [InlineData("git \"$@\"; kill -9 $$", true)]
+    public async Task G06_an_error_while_the_ref_moves_leaves_no_lock_and_a_checkout_that_agrees_with_it(string instead, bool moves)
+    {
+        using var repo = await new GitTestRepo().OpenAsync();
+        var (worktree, work) = await repo.WorkAsync("task-k3f9", Edit);
+        var (old, @new) = await repo.CandidateAsync(worktree, work);
+        var broken = repo.With($"case \"$*\" in *update-ref*) {instead};; esac; exec git \"$@\"");
+        var sync = new CheckoutSync(broken, TimeProvider.System);
+        Assert.Equal(moves, await GitTestRepo.SurvivesAsync(() => sync.LandAsync("refs/heads/trunk", old, @new, TimeSpan.Zero, Ct)));
+        Assert.Equal(moves ? @new : old, repo.Oid("trunk"));
+        Assert.Equal("", repo.Run("status", "--porcelain"));
+        AssertTidy(repo);
     }
 
     [Theory]

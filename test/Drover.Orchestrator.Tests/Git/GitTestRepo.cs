@@ -146,6 +146,15 @@ internal sealed class GitTestRepo : IDisposable
         return Repository.With(Client(wrapper));
     }
 
+    /// <summary>The repository asked through a shell script that stands for git.</summary>
+    public Repository With(string script)
+    {
+        var wrapper = Path.Combine(_top, $"git-{Guid.NewGuid():N}");
+        File.WriteAllText(wrapper, $"#!/bin/sh\n{script}\n");
+        File.SetUnixFileMode(wrapper, (UnixFileMode)0b111_101_101);
+        return Repository.With(Client(wrapper));
+    }
+
     /// <summary>Makes every lock a killed git left look old, so that tests need not wait ten seconds for it.</summary>
     public void AgeLocks()
     {

@@ -281,6 +281,62 @@ public sealed class WorkCommitTests
         Assert.Equal(Drover.Workflows.ErrorCode.Conflict, error.Code);
     }
 
+    [Theory]
+    [InlineData("pipe", "src/two.txt")]
+    [InlineData("pipe and repository", "src/two.txt")]
+    [InlineData("tracked", "src/two.txt")]
+    [InlineData("new", "secret.txt")]
+    [InlineData("folder", "closed")]
+    public async Task F12_what_git_cannot_read_waits_for_a_person_and_the_rest_is_committed(string kind, string path)
+    {
+        using var repo = await new GitTestRepo().OpenAsync();
+        Assert.SkipWhen(!kind.StartsWith("pipe", StringComparison.Ordinal) && CanReadEverything(repo), "this user can read every file");
+        var (worktree, work) = await repo.WorkAsync("task-k3f9", p =>
+        {
+            GitTestRepo.Write(p, "a.txt", "a");
+            File.Delete(Path.Combine(p, "README.md"));
+            var file = Path.Combine(p, path);
+            if (kind.StartsWith("pipe", StringComparison.Ordinal))
+            {
+                File.Delete(file);
+                using var make = System.Diagnostics.Process.Start("mkfifo", [file]);
+                make.WaitForExit();
+                if (kind != "pipe")
+                    repo.RunIn(p, "init", "-q", "nested");
+                return;
+            }
+            GitTestRepo.Write(p, kind == "folder" ? path + "/x.txt" : path, "x");
+            if (kind == "folder")
+            {
+                // Ignored folders are nobody's work.
+                GitTestRepo.Write(p, "old.log/x.txt", "x");
+                File.SetUnixFileMode(Path.Combine(p, "old.log"), UnixFileMode.None);
+            }
+            File.SetUnixFileMode(file, UnixFileMode.None);
+        });
+        Assert.Equal([path], Of(work, FindingKind.Unreadable));
+        Assert.Equal(kind == "pipe and repository" ? ["nested"] : [], work.Findings.Where(f => f.Kind == FindingKind.NestedRepository).SelectMany(f => f.Paths.Take(1)));
+        Assert.Equal(["README.md", "a.txt"], work.Changes.Select(c => c.Path).Order(StringComparer.Ordinal));
+        Assert.Equal(work.Oid, (await repo.WorkCommit.CreateAsync(worktree, GitTestRepo.Request("task-k3f9"), Ct)).Oid);
+        Assert.True(Posix.Exists(Path.Combine((await repo.Worktrees.RemoveAsync(Name, Ct)).QuarantinedAs!, path)));
+    }
+
+    private static bool CanReadEverything(GitTestRepo repo)
+    {
+        var file = Path.Combine(repo.Top, "closed");
+        File.WriteAllText(file, "x");
+        File.SetUnixFileMode(file, UnixFileMode.None);
+        try
+        {
+            File.ReadAllText(file);
+            return true;
+        }
+        catch (UnauthorizedAccessException)
+        {
+            return false;
+        }
+    }
+
     [Fact]
     public async Task Files_hidden_by_an_ignore_rule_of_the_agent_are_reported()
     {

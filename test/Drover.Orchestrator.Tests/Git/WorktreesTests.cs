@@ -107,6 +107,100 @@ public sealed class WorktreesTests
         Assert.Equal("", repo.RunIn(again.Path, "status", "--porcelain"));
     }
 
+    [Theory]
+    [InlineData("other branch", nameof(WorktreeFault.None))]
+    [InlineData("target", nameof(WorktreeFault.None))]
+    [InlineData("detached", nameof(WorktreeFault.None))]
+    [InlineData("orphan", nameof(WorktreeFault.None))]
+    [InlineData("behind base", nameof(WorktreeFault.None))]
+    [InlineData("locked", nameof(WorktreeFault.None))]
+    [InlineData("no index", nameof(WorktreeFault.None))]
+    [InlineData("link rewritten", nameof(WorktreeFault.LinkNotOurs))]
+    [InlineData("link removed", nameof(WorktreeFault.LinkNotOurs))]
+    [InlineData("own repository", nameof(WorktreeFault.LinkNotOurs))]
+    [InlineData("back link rewritten", nameof(WorktreeFault.RegistrationGone))]
+    [InlineData("registration removed", nameof(WorktreeFault.RegistrationGone))]
+    public async Task F12_G18_work_in_a_worktree_the_agent_bent_is_found_and_committed(string kind, string faultName)
+    {
+        var fault = Enum.Parse<WorktreeFault>(faultName);
+        using var repo = await BentAsync();
+        var made = await repo.Worktrees.EnsureAsync(Name, repo.Oid("trunk"), Ct);
+        var control = new ControlFiles(repo.Repository);
+        await control.CaptureAsync(made, Ct);
+        Bend(repo, made, kind);
+        var started = repo.Repository.Git.Started;
+        var open = Assert.IsType<WorktreeState.Open>(await repo.Worktrees.OpenAsync(Name, made.BaseOid, Ct));
+        Assert.Equal(started, repo.Repository.Git.Started);
+        Assert.Equal((fault, made.GitDirectory), (open.Fault, open.Worktree.GitDirectory));
+        var before = await control.CaptureAsync(open.Worktree, Ct);
+        var differences = await control.CompareAsync(open.Worktree, before, Ct);
+        Assert.Equal(fault != WorktreeFault.None, differences.Count > 0);
+        Assert.Empty(await control.RestoreAsync(open.Worktree, before, differences, TimeProvider.System, Ct));
+        var work = await repo.WorkCommit.CreateAsync(open.Worktree, GitTestRepo.Request("w"), Ct);
+        Assert.Equal(["a.txt"], work.Changes.Select(c => c.Path));
+        Assert.Equal(work.Oid, repo.Oid(Name.AttemptRef));
+        repo.Run("merge-base", "--is-ancestor", made.BaseOid, work.Oid);
+        if (fault == WorktreeFault.LinkNotOurs || kind == "back link rewritten")
+            Assert.Equal(WorktreeFault.None, Assert.IsType<WorktreeState.Open>(await repo.Worktrees.OpenAsync(Name, made.BaseOid, Ct)).Fault);
+        Assert.False(Directory.Exists(Path.Combine(repo.Worktrees.Root, ".quarantine")));
+        Assert.Equal("a", File.ReadAllText(Path.Combine((await repo.Worktrees.EnsureAsync(Name, made.BaseOid, Ct)).Path, "a.txt")));
+    }
+
+    [Theory]
+    [InlineData("other branch")]
+    [InlineData("target")]
+    [InlineData("detached")]
+    [InlineData("orphan")]
+    [InlineData("behind base")]
+    [InlineData("locked")]
+    [InlineData("no index")]
+    [InlineData("link rewritten")]
+    [InlineData("link removed")]
+    [InlineData("own repository")]
+    public async Task F12_a_killed_turns_bent_worktree_is_adopted_with_its_work(string kind)
+    {
+        using var repo = await BentAsync();
+        var made = await repo.Worktrees.EnsureAsync(Name, repo.Oid("trunk"), Ct);
+        Bend(repo, made, kind);
+        var again = await repo.Worktrees.EnsureAsync(Name, made.BaseOid, Ct);
+        Assert.True(again.Adopted);
+        Assert.Equal("a", File.ReadAllText(Path.Combine(again.Path, "a.txt")));
+        Assert.Equal(["a.txt"], (await repo.WorkCommit.CreateAsync(again, GitTestRepo.Request("w"), Ct)).Changes.Select(c => c.Path));
+        if (kind is "link removed" or "no index")
+            Assert.Equal("", repo.RunIn(again.Path, "status", "--porcelain"));
+    }
+
+    [Fact]
+    public async Task F12_nothing_to_open_is_said_and_nothing_is_made()
+    {
+        using var repo = await new GitTestRepo().OpenAsync();
+        var tip = repo.Oid("trunk");
+        Assert.Equal(WorktreeLoss.Folder, Assert.IsType<WorktreeState.Missing>(await repo.Worktrees.OpenAsync(Name, tip, Ct)).Loss);
+        await Crash.AtAsync("worktree.added", () => repo.Worktrees.EnsureAsync(Name, tip, Ct));
+        Assert.Equal(WorktreeLoss.Unfinished, Assert.IsType<WorktreeState.Missing>(await repo.Worktrees.OpenAsync(Name, tip, Ct)).Loss);
+        var made = await repo.Worktrees.EnsureAsync(Name, tip, Ct);
+        var aside = Path.Combine(repo.Top, "aside");
+        Directory.Move(made.Path, aside);
+        Directory.CreateSymbolicLink(made.Path, aside);
+        Assert.Equal(WorktreeLoss.Folder, Assert.IsType<WorktreeState.Missing>(await repo.Worktrees.OpenAsync(Name, tip, Ct)).Loss);
+        Directory.Delete(made.Path);
+        var missing = await repo.Worktrees.OpenAsync(Name, tip, Ct);
+        Assert.Equal(ErrorCode.Conflict, Assert.Throws<DroverException>(() => missing.Require()).Code);
+        Assert.False(Directory.Exists(made.Path));
+        Assert.True(repo.HasRef(Name.Branch));
+    }
+
+    [Fact]
+    public async Task G10_a_repository_the_agent_made_in_place_of_ours_is_kept_whole()
+    {
+        using var repo = await new GitTestRepo().OpenAsync();
+        var made = await repo.Worktrees.EnsureAsync(Name, repo.Oid("trunk"), Ct);
+        Bend(repo, made, "own repository");
+        var removed = await repo.Worktrees.RemoveAsync(Name, Ct);
+        Assert.Equal("own", repo.RunIn(removed.QuarantinedAs!, "log", "-1", "--format=%s"));
+        AssertGone(repo, made);
+    }
+
     [Fact]
     public async Task Branch_from_another_base_is_rescued_and_reset()
     {
@@ -205,7 +299,7 @@ public sealed class WorktreesTests
         var made = await repo.Worktrees.EnsureAsync(Name, repo.Oid("trunk"), Ct);
         using var sleeper = Process.Start(new ProcessStartInfo("sleep", ["600"]) { WorkingDirectory = made.Path })!;
         var error = await Assert.ThrowsAsync<DroverException>(() => repo.Worktrees.RemoveAsync(Name, Ct));
-        Assert.Contains($"process {sleeper.Id}", error.Message, StringComparison.Ordinal);
+        Assert.Contains($"process {sleeper.Id} (sleep)", error.Message, StringComparison.Ordinal);
         sleeper.Kill();
         await sleeper.WaitForExitAsync(Ct);
         await repo.Worktrees.RemoveAsync(Name, Ct);
@@ -265,6 +359,57 @@ public sealed class WorktreesTests
         File.SetUnixFileMode(Path.Combine(made.Path, "obj"), UnixFileMode.UserRead | UnixFileMode.UserExecute);
         await repo.Worktrees.RemoveAsync(Name, Ct);
         AssertGone(repo, made);
+    }
+
+    private static async Task<GitTestRepo> BentAsync()
+    {
+        var repo = new GitTestRepo();
+        repo.Run("commit", "-q", "--allow-empty", "-m", "base");
+        repo.Run("branch", "target");
+        repo.Run("checkout", "-q", "-b", "mine");
+        return await repo.OpenAsync();
+    }
+
+    // What agents do to their worktree, always with work in no commit.
+    private static void Bend(GitTestRepo repo, Worktree worktree, string kind)
+    {
+        GitTestRepo.Write(worktree.Path, "a.txt", "a");
+        var link = Path.Combine(worktree.Path, ".git");
+        string[][] commands = kind switch
+        {
+            "other branch" => [["checkout", "-q", "-b", "elsewhere"], ["commit", "-q", "--allow-empty", "-m", "elsewhere"]],
+            "target" => [["checkout", "-q", "target"]],
+            "detached" => [["checkout", "-q", "--detach"]],
+            "orphan" => [["checkout", "-q", "--orphan", "lonely"]],
+            "behind base" => [["reset", "-q", "--hard", "HEAD~1"]],
+            "locked" => [["worktree", "lock", "."]],
+            _ => [],
+        };
+        foreach (var command in commands)
+            repo.RunIn(worktree.Path, command);
+        switch (kind)
+        {
+            case "no index":
+                File.Delete(Path.Combine(worktree.GitDirectory, "index"));
+                break;
+            case "link rewritten":
+                File.WriteAllText(link, $"gitdir: {repo.Root}/.git\n");
+                break;
+            case "link removed":
+                File.Delete(link);
+                break;
+            case "own repository":
+                File.Delete(link);
+                repo.RunIn(worktree.Path, "init", "-q");
+                repo.RunIn(worktree.Path, "commit", "-q", "--allow-empty", "-m", "own");
+                break;
+            case "back link rewritten":
+                File.WriteAllText(Path.Combine(worktree.GitDirectory, "gitdir"), "/nowhere/.git\n");
+                break;
+            case "registration removed":
+                Posix.Delete(worktree.GitDirectory);
+                break;
+        }
     }
 
     private static void AssertGone(GitTestRepo repo, Worktree worktree)

@@ -6,6 +6,7 @@ using Drover.Workflows;
 namespace Drover.Orchestrator.Tests.Runs;
 
 /// <summary>Whole runs over a real repository, with the fake agent; items of the acceptance list.</summary>
+[Trait("Speed", "slow")]
 public sealed class RunTests
 {
     private static void Untouched(RunFixture repo) => Assert.Equal("", repo.Git("status", "--porcelain"));
@@ -318,5 +319,141 @@ public sealed class RunTests
         Assert.Equal(0, (await repo.RunAsync()).ExitCode);
         Assert.Equal([task], repo.Landed());
         Assert.Equal(1, (await repo.TaskAsync(task)).Attempts);
+    }
+
+    private static string Script(RunFixture repo, string body)
+    {
+        string path = Path.Combine(repo.Root, ".drover", "agent.sh");
+        File.WriteAllText(path, "#!/bin/sh\nprompt=$(cat)\nstate='" + Path.Combine(repo.Root, ".drover") + "'\n" + body + "\n");
+        File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+        repo.Set("agent.type", "command");
+        repo.Set("agent.path", path);
+        return path;
+    }
+
+    [Fact]
+    public async Task A_conflict_turn_that_crashes_is_given_again_with_its_hunks_and_no_marker_lands()
+    {
+        await using var repo = new RunFixture();
+        Script(repo, """
+            case "$prompt" in *"## Merge conflict"*)
+                if [ ! -e "$state/crashed" ]; then touch "$state/crashed"; kill -9 $$; fi
+                echo "$prompt" > "$state/second-turn"
+                printf 'A and B\n' > shared.txt; echo solved; exit 0 ;;
+            esac
+            case "$DROVER_TASK_TITLE" in *first*) printf 'A\n' > shared.txt ;; *) sleep 0.4; printf 'B\n' > shared.txt ;; esac
+            echo did it
+            """);
+        await repo.AddAsync("Change it first");
+        string second = await repo.AddAsync("Change it second");
+        Assert.Equal(0, (await repo.RunAsync(new() { Workers = 2 })).ExitCode);
+        Assert.Equal(2, repo.Landed().Count);
+        Assert.Equal("A and B\n", File.ReadAllText(Path.Combine(repo.Root, "shared.txt")));
+        Assert.Contains("> <<<<<<<", File.ReadAllText(Path.Combine(repo.Root, ".drover", "second-turn")), StringComparison.Ordinal);
+        Assert.Equal(1, (await repo.TaskAsync(second)).Attempts);
+    }
+
+    [Fact]
+    public async Task A_conflict_left_as_it_is_waits_for_a_person_and_continue_gives_another_turn()
+    {
+        await using var repo = new RunFixture();
+        Script(repo, """
+            case "$prompt" in *"Note from the operator"*) printf 'both\n' > shared.txt; echo solved; exit 0 ;; *"## Merge conflict"*) echo I do nothing; exit 0 ;; esac
+            case "$DROVER_TASK_TITLE" in *first*) printf 'A\n' > shared.txt ;; *) sleep 0.4; printf 'B\n' > shared.txt ;; esac
+            echo did it
+            """);
+        await repo.AddAsync("Change it first");
+        string second = await repo.AddAsync("Change it second");
+        Assert.Equal(7, (await repo.RunAsync(new() { Workers = 2 })).ExitCode);
+        Assert.Equal("conflict", (await repo.TaskAsync(second)).PauseReason);
+        await repo.BacklogAsync(tx => Board.Resolve(tx.Session, repo.Project, second, Resolution.Continue, "keep both"));
+        Assert.Equal(0, (await repo.RunAsync()).ExitCode);
+        Assert.Equal(2, repo.Landed().Count);
+        Assert.Equal("both\n", File.ReadAllText(Path.Combine(repo.Root, "shared.txt")));
+        Assert.Equal(1, (await repo.TaskAsync(second)).Attempts);
+    }
+
+    [Fact]
+    public async Task A_red_gate_is_not_believed_for_the_next_attempt_at_the_same_tree()
+    {
+        await using var repo = new RunFixture();
+        string once = Path.Combine(repo.Root, ".drover", "gate-once");
+        repo.Set("testCommand", $"sh -c 'test -e {once} || {{ touch {once}; echo flaky; exit 1; }}'");
+        string task = await repo.AddAsync("Write the very same file", "fake: edit same.txt \"x\"");
+        Assert.Equal(0, (await repo.RunAsync(new() { MaxAttempts = 2 })).ExitCode);
+        Assert.Equal([task], repo.Landed());
+        Assert.Equal(2, (await repo.TaskAsync(task)).Attempts);
+    }
+
+    [Fact]
+    public async Task An_agent_that_changes_nothing_and_says_nothing_has_failed()
+    {
+        await using var repo = new RunFixture();
+        Script(repo, "exit 0");
+        string task = await repo.AddAsync("Say and do nothing");
+        Assert.Equal(1, (await repo.RunAsync(new() { MaxAttempts = 1 })).ExitCode);
+        Assert.Contains("no reason", (await repo.TaskAsync(task)).LastError, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("git switch -q -c elsewhere")]
+    [InlineData("git checkout -q --detach")]
+    public async Task P7_work_of_an_agent_that_leaves_its_branch_is_not_lost(string move)
+    {
+        await using var repo = new RunFixture();
+        Script(repo, move + "\necho work > work.txt\ngit add work.txt\ngit -c user.name=a -c user.email=b@example.org commit -q -m mine\necho more > more.txt\necho did it");
+        string task = await repo.AddAsync("Leave the branch and work there");
+        Assert.Equal(0, (await repo.RunAsync()).ExitCode);
+        Assert.Equal([task], repo.Landed());
+        Assert.Equal("work\n", File.ReadAllText(Path.Combine(repo.Root, "work.txt")));
+        Assert.Equal("more\n", File.ReadAllText(Path.Combine(repo.Root, "more.txt")));
+    }
+
+    [Fact]
+    public async Task P11_an_agent_that_deletes_its_worktree_is_never_a_success()
+    {
+        await using var repo = new RunFixture();
+        Script(repo, "rm -rf \"$DROVER_WORKTREE\"\necho done");
+        string task = await repo.AddAsync("Delete the whole worktree");
+        RunReport report = await repo.RunAsync(new() { MaxAttempts = 1 });
+        Assert.NotEqual(0, report.ExitCode);
+        Assert.Empty(repo.Landed());
+        Assert.NotEqual(StoredStatus.Completed, (await repo.TaskAsync(task)).Status);
+    }
+
+    [Fact]
+    public async Task G18_a_planted_hook_pauses_the_task_and_is_put_back()
+    {
+        await using var repo = new RunFixture();
+        string hook = Path.Combine(repo.Root, ".git", "hooks", "post-checkout"), sentinel = Path.Combine(repo.Root, ".drover", "sentinel");
+        Script(repo, $"printf '#!/bin/sh\\ntouch {sentinel}\\n' > '{hook}'; chmod +x '{hook}'\necho x > x.txt\necho did it");
+        string task = await repo.AddAsync("Plant a hook somewhere");
+        Assert.Equal(7, (await repo.RunAsync()).ExitCode);
+        Assert.Equal("tampered", (await repo.TaskAsync(task)).PauseReason);
+        Assert.False(File.Exists(hook));
+        Assert.False(File.Exists(sentinel));
+        Assert.Empty(repo.Landed());
+    }
+
+    [Fact]
+    public async Task X02_a_hanging_agent_is_ended_by_its_clock_and_nothing_survives()
+    {
+        await using var repo = new RunFixture();
+        repo.Set("timeouts.silence", "1s");
+        string task = await repo.AddAsync("Hang for ever and ever", "fake: daemonise\nfake: hang stubborn");
+        Assert.Equal(1, (await repo.RunAsync(new() { MaxAttempts = 1 })).ExitCode);
+        Assert.Equal("timeout", await repo.BacklogAsync(tx => tx.Session.Text("SELECT error_class FROM {d}tasks WHERE id = @t", ("@t", task))));
+        long alive = await repo.BacklogAsync(tx => tx.Session.Number("SELECT count(*) FROM {d}processes WHERE ended_at IS NULL"));
+        Assert.Equal(0, alive);
+    }
+
+    [Fact]
+    public async Task X05_a_flooding_agent_is_bounded_and_lands()
+    {
+        await using var repo = new RunFixture();
+        string task = await repo.AddAsync("Flood the log with output", "fake: flood 80MB\nfake: edit f.txt \"f\"");
+        Assert.Equal(0, (await repo.RunAsync()).ExitCode);
+        Assert.Equal([task], repo.Landed());
+        Assert.True(new FileInfo(Path.Combine(repo.Root, ".drover", "logs", $"{task}-1.1.log")).Length < 70_000_000);
     }
 }

@@ -3,7 +3,7 @@ using Drover.Workflows.Storage;
 
 namespace Drover.Workflows.Tests.Engine;
 
-/// <summary>Holes that a review found; each test failed before its fix.</summary>
+/// <summary>Holes that a review found; </summary>
 public sealed class ReviewTests
 {
     [Fact]
