@@ -1,5 +1,4 @@
 using System.Diagnostics;
-using System.Text;
 using System.Text.Json;
 using Drover.TestKit;
 
@@ -90,34 +89,10 @@ internal sealed class KillRepository : IDisposable
     }
 
     /// <summary>No process works in the repository or carries its paths any more.</summary>
-    public Task NoSurvivorAsync(string what) => Eventually.TrueAsync(() => Processes().Count == 0, $"{what}: no process survives", TimeSpan.FromSeconds(30));
+    public Task NoSurvivorAsync(string what) => ProcessScan.NoneAsync(Root, $"{what}: no process survives");
 
     /// <summary>Processes of this repository: those whose folder or environment lies in it.</summary>
-    public List<(int Pid, string Command)> Processes()
-    {
-        var found = new List<(int, string)>();
-        foreach (string folder in Directory.EnumerateDirectories("/proc"))
-        {
-            if (!int.TryParse(Path.GetFileName(folder), out int pid) || pid == Environment.ProcessId)
-                continue;
-            try
-            {
-                string? cwd = new FileInfo(Path.Combine(folder, "cwd")).LinkTarget;
-                bool ours = cwd is not null && (cwd == Root || cwd.StartsWith(Root + "/", StringComparison.Ordinal));
-                if (ours || File.ReadAllText(Path.Combine(folder, "environ")).Contains(Root + "/", StringComparison.Ordinal))
-                    found.Add((pid, File.ReadAllText(Path.Combine(folder, "cmdline"), Encoding.UTF8).Replace('\0', ' ')));
-            }
-            catch (IOException)
-            {
-                // It ended while we looked.
-            }
-            catch (UnauthorizedAccessException)
-            {
-                // Not ours to see, so not ours.
-            }
-        }
-        return found;
-    }
+    public IReadOnlyList<(int Pid, string Command)> Processes() => ProcessScan.In(Root);
 
     public void Dispose()
     {

@@ -8,7 +8,7 @@ public sealed class LandingTests
     private static CancellationToken Ct => TestContext.Current.CancellationToken;
 
     [Fact]
-    public async Task P06_lands_once_with_two_parents_and_trailers_in_three_git_processes()
+    public async Task P06_lands_once_with_two_parents_and_trailers_in_two_git_processes()
     {
         using var repo = await new GitTestRepo().OpenAsync();
         repo.Run("checkout", "-q", "-b", "mine");

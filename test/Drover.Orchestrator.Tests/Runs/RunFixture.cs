@@ -55,10 +55,45 @@ public sealed class RunFixture : IAsyncDisposable
 
     public void Set(string key, string value) => ProjectSettings.Set(Root, key, value);
 
+    /// <summary>A variable of the environment in which the next run is started, as far as settings come from it.</summary>
+    public void SetVariable(string name, string value) => _environment[name] = value;
+
+    /// <summary>A file in the state folder: agents, gates and tests signal each other through such files.</summary>
+    public string State(string name) => Path.Combine(Root, ".drover", name);
+
+    /// <summary>Paths that git ignores in the checkout and in every worktree.</summary>
+    public void Ignore(params string[] patterns) => File.AppendAllLines(Path.Combine(Root, ".git", "info", "exclude"), patterns);
+
+    /// <summary>
+    /// Makes a shell script the agent. It finds the prompt in <c>$prompt</c>, the state folder in <c>$state</c>, and can wait:
+    /// <c>until_file NAME</c> for a file in the state folder, <c>until_moved</c> for the first commit on the target.
+    /// </summary>
+    public void Script(string body)
+    {
+        string path = State("agent.sh");
+        File.WriteAllText(path, $$"""
+            #!/bin/sh
+            prompt=$(cat)
+            state='{{Path.Combine(Root, ".drover")}}'
+            until_file() { until [ -e "$state/$1" ]; do sleep 0.02; done; }
+            until_moved() { until [ "$(git rev-parse {{Target}})" != "$(git rev-parse HEAD)" ]; do sleep 0.02; done; }
+            {{body}}
+
+            """);
+        File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+        Set("agent.type", "command");
+        Set("agent.path", path);
+    }
+
+    /// <summary>No agent, gate or keeper of this repository is left on the machine.</summary>
+    public Task NoSurvivorAsync() => ProcessScan.NoneAsync(Root, "no process survives");
+
     public async Task<T> BacklogAsync<T>(Func<WorkflowTransaction, T> work)
     {
         var options = new WorkflowEngineOptions { Dialect = new SqliteDialect(Path.Combine(Root, ".drover", "drover.db")) };
         options.Migrations.Add(BacklogSchema.Migrations);
+        (options.ApplicationName, options.ApplicationVersion) = (Protocol.Application(Project), Protocol.Version);
+        options.UseJson(RunJson.Default);
         await using WorkflowClient client = await WorkflowClient.ConnectAsync(options);
         return await client.TransactAsync(work);
     }
@@ -95,9 +130,16 @@ public sealed class RunFixture : IAsyncDisposable
     public IReadOnlyList<string> Landed() => [.. Git("log", "--first-parent", "--reverse", "--format=%(trailers:key=Drover-Task,valueonly,separator=%x2C)", Target)
         .Split('\n', StringSplitOptions.RemoveEmptyEntries)];
 
-    public ValueTask DisposeAsync()
+    public async ValueTask DisposeAsync()
     {
-        _folder.Dispose();
-        return ValueTask.CompletedTask;
+        try
+        {
+            // Every test of a run ends with this proof, whatever it was about.
+            await NoSurvivorAsync();
+        }
+        finally
+        {
+            _folder.Dispose();
+        }
     }
 }

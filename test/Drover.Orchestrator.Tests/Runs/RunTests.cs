@@ -69,14 +69,23 @@ public sealed class RunTests
     public async Task A03_a_conflict_gets_one_turn_then_waits_for_a_person_and_a_third_task_lands()
     {
         await using var repo = new RunFixture();
-        string a = await repo.AddAsync("Change the shared line to A", "fake: edit shared.txt \"A\"\nfake: wait 200ms");
-        string b = await repo.AddAsync("Change the shared line to B", "fake: wait 400ms\nfake: edit shared.txt \"<<<<<<< B\"");
-        string c = await repo.AddAsync("Add an unrelated file", "fake: edit other.txt \"c\"");
+        // B works on the old base until A has landed, and in its conflict turn leaves a marker; C comes last.
+        repo.Script("""
+            case "$prompt" in *"## Merge conflict"*) printf '<<<<<<< B\n' > shared.txt; touch "$state/turned"; echo tried; exit 0 ;; esac
+            case "$DROVER_TASK_TITLE" in
+                *"to A"*) printf 'A\n' > shared.txt ;;
+                *"to B"*) until_moved; printf 'B\n' > shared.txt ;;
+                *) until_file turned; echo c > other.txt ;;
+            esac
+            echo did it
+            """);
+        string a = await repo.AddAsync("Change the shared line to A");
+        string b = await repo.AddAsync("Change the shared line to B");
+        string c = await repo.AddAsync("Add an unrelated file");
         RunReport report = await repo.RunAsync(new() { Workers = 3 });
         Assert.Equal(RunOutcome.Stalled, report.Outcome);
         Assert.Equal(7, report.ExitCode);
-        Assert.Contains(a, repo.Landed());
-        Assert.Contains(c, repo.Landed());
+        Assert.Equal([a, c], repo.Landed());
         TaskRow row = await repo.TaskAsync(b);
         Assert.Equal((StoredStatus.Paused, "conflict"), (row.Status, row.PauseReason));
         // Its commits survive under their ref.
@@ -88,11 +97,17 @@ public sealed class RunTests
     public async Task A03_a_conflict_that_the_agent_solves_lands_in_the_same_attempt()
     {
         await using var repo = new RunFixture();
-        string a = await repo.AddAsync("Change the shared line one way", "fake: conflict shared.txt");
-        string b = await repo.AddAsync("Change the shared line another way", "fake: wait 300ms\nfake: conflict shared.txt");
+        repo.Script("""
+            case "$prompt" in *"## Merge conflict"*) printf 'both\n' > shared.txt; echo solved; exit 0 ;; esac
+            case "$DROVER_TASK_TITLE" in *"one way"*) printf 'one\n' > shared.txt ;; *) until_moved; printf 'another\n' > shared.txt ;; esac
+            echo did it
+            """);
+        string a = await repo.AddAsync("Change the shared line one way");
+        string b = await repo.AddAsync("Change the shared line another way");
         RunReport report = await repo.RunAsync(new() { Workers = 2 });
         Assert.Equal(RunOutcome.Finished, report.Outcome);
-        Assert.Equal(new[] { a, b }.Order(), repo.Landed().Order());
+        Assert.Equal([a, b], repo.Landed());
+        Assert.Equal("both\n", File.ReadAllText(Path.Combine(repo.Root, "shared.txt")));
         Assert.Equal(1, (await repo.TaskAsync(b)).Attempts);
         Untouched(repo);
     }
@@ -161,13 +176,16 @@ public sealed class RunTests
     [Fact]
     public async Task A06_a_target_that_moves_between_gate_and_landing_is_merged_and_gated_again()
     {
-        await using var repo = new RunFixture(testCommand: "sh -c 'sleep 0.3; ls > /dev/null'");
+        await using var repo = new RunFixture();
+        string began = repo.State("gate-began"), go = repo.State("gate-may-end");
+        repo.Set("testCommand", $"sh -c 'touch {began}; until [ -e {go} ]; do sleep 0.02; done'");
         string task = await repo.AddAsync("Add one more file", "fake: edit mine.txt \"x\"");
         await using RunHost host = await repo.StartAsync();
-        await Eventually.TrueAsync(() => host.Workers.Any(w => w.Phase == "testing"), "the gate runs");
+        await Eventually.TrueAsync(() => File.Exists(began), "the gate runs");
         File.WriteAllText(Path.Combine(repo.Root, "user.txt"), "by the user\n");
         repo.Git("add", "user.txt");
         repo.Git("commit", "-q", "-m", "The user commits meanwhile");
+        File.WriteAllText(go, "");
         RunReport report = await host.Completion;
         Assert.Equal(RunOutcome.Finished, report.Outcome);
         Assert.Equal([task], repo.Landed());
@@ -192,10 +210,10 @@ public sealed class RunTests
     }
 
     [Fact]
-    public async Task A09_a_limit_consumes_no_attempt()
+    public async Task A09_a_failed_attempt_is_consumed_and_the_next_one_goes_on()
     {
         await using var repo = new RunFixture();
-        string task = await repo.AddAsync("Crash and go on", "fake: edit x.txt \"x\"\nfake: fail 1 times");
+        string task = await repo.AddAsync("Fail once and go on", "fake: edit x.txt \"x\"\nfake: fail 1 times");
         RunReport report = await repo.RunAsync(new() { MaxAttempts = 2 });
         Assert.Equal(0, report.ExitCode);
         Assert.Equal(2, (await repo.TaskAsync(task)).Attempts);
@@ -241,34 +259,19 @@ public sealed class RunTests
     }
 
     [Fact]
-    public async Task A08_cancel_stops_a_running_agent_and_retry_runs_it_again()
-    {
-        await using var repo = new RunFixture();
-        string task = await repo.AddAsync("Hang until cancelled", "fake: edit c.txt \"c\"\nfake: hang");
-        string other = await repo.AddAsync("Go on beside it", "fake: wait 3s\nfake: edit d.txt \"d\"");
-        await using RunHost host = await repo.StartAsync(new() { Workers = 2 });
-        await Eventually.TrueAsync(() => host.Workers.Any(w => w.Task == task && w.Phase == "agent"), "the agent runs");
-        CancelAnswer answer = await TaskControl.CancelAsync(host.Client, repo.Project, task, "not wanted");
-        Assert.Equal(CancelResult.Cancelled, answer.Result);
-        RunReport report = await host.Completion;
-        Assert.Equal(0, report.ExitCode);
-        Assert.Equal([other], repo.Landed());
-        Assert.Equal(StoredStatus.Cancelled, (await repo.TaskAsync(task)).Status);
-        long alive = await repo.BacklogAsync(tx => tx.Session.Number("SELECT count(*) FROM {d}processes WHERE ended_at IS NULL"));
-        Assert.Equal(0, alive);
-    }
-
-    [Fact]
     public async Task An_interrupted_run_resumes_the_same_attempt_and_counts_nothing()
     {
         await using var repo = new RunFixture();
-        string task = await repo.AddAsync("Wait and then edit", "fake: edit once.txt \"x\"\nfake: wait 2s\nfake: edit two.txt \"y\"");
+        repo.Script("echo x > once.txt\nuntil_file go\necho y > two.txt\necho did it");
+        string task = await repo.AddAsync("Wait and then edit");
         await using (RunHost host = await repo.StartAsync())
         {
             await Eventually.TrueAsync(() => File.Exists(Path.Combine(repo.Root, ".drover", "worktrees", $"{task}-1", "once.txt")), "the agent edits");
             await host.StopAgentsAsync();
             Assert.Equal(130, (await host.Completion).ExitCode);
         }
+        await repo.NoSurvivorAsync();
+        File.WriteAllText(repo.State("go"), "");
         RunReport report = await repo.RunAsync();
         Assert.Equal(0, report.ExitCode);
         Assert.Equal([task], repo.Landed());
@@ -280,12 +283,14 @@ public sealed class RunTests
     public async Task A_first_interrupt_lets_agents_finish_and_starts_nothing_new()
     {
         await using var repo = new RunFixture();
-        string first = await repo.AddAsync("Finish what began", "fake: wait 1s\nfake: edit a.txt \"a\"");
-        string second = await repo.AddAsync("Do not begin this", "fake: edit b.txt \"b\"", [first]);
+        repo.Script("case \"$DROVER_TASK_TITLE\" in Finish*) until_file go; echo a > a.txt ;; *) echo b > b.txt ;; esac\necho did it");
+        string first = await repo.AddAsync("Finish what began");
+        string second = await repo.AddAsync("Do not begin this", blockedBy: [first]);
         await using (RunHost host = await repo.StartAsync())
         {
             await Eventually.TrueAsync(() => host.Workers.Any(w => w.Phase == "agent"), "the agent runs");
             Assert.Equal(1, await host.RequestDrainAsync());
+            File.WriteAllText(repo.State("go"), "");
             Assert.Equal(130, (await host.Completion).ExitCode);
         }
         Assert.Equal([first], repo.Landed());
@@ -321,27 +326,17 @@ public sealed class RunTests
         Assert.Equal(1, (await repo.TaskAsync(task)).Attempts);
     }
 
-    private static string Script(RunFixture repo, string body)
-    {
-        string path = Path.Combine(repo.Root, ".drover", "agent.sh");
-        File.WriteAllText(path, "#!/bin/sh\nprompt=$(cat)\nstate='" + Path.Combine(repo.Root, ".drover") + "'\n" + body + "\n");
-        File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
-        repo.Set("agent.type", "command");
-        repo.Set("agent.path", path);
-        return path;
-    }
-
     [Fact]
     public async Task A_conflict_turn_that_crashes_is_given_again_with_its_hunks_and_no_marker_lands()
     {
         await using var repo = new RunFixture();
-        Script(repo, """
+        repo.Script("""
             case "$prompt" in *"## Merge conflict"*)
                 if [ ! -e "$state/crashed" ]; then touch "$state/crashed"; kill -9 $$; fi
                 echo "$prompt" > "$state/second-turn"
                 printf 'A and B\n' > shared.txt; echo solved; exit 0 ;;
             esac
-            case "$DROVER_TASK_TITLE" in *first*) printf 'A\n' > shared.txt ;; *) sleep 0.4; printf 'B\n' > shared.txt ;; esac
+            case "$DROVER_TASK_TITLE" in *first*) printf 'A\n' > shared.txt ;; *) until_moved; printf 'B\n' > shared.txt ;; esac
             echo did it
             """);
         await repo.AddAsync("Change it first");
@@ -357,9 +352,9 @@ public sealed class RunTests
     public async Task A_conflict_left_as_it_is_waits_for_a_person_and_continue_gives_another_turn()
     {
         await using var repo = new RunFixture();
-        Script(repo, """
+        repo.Script("""
             case "$prompt" in *"Note from the operator"*) printf 'both\n' > shared.txt; echo solved; exit 0 ;; *"## Merge conflict"*) echo I do nothing; exit 0 ;; esac
-            case "$DROVER_TASK_TITLE" in *first*) printf 'A\n' > shared.txt ;; *) sleep 0.4; printf 'B\n' > shared.txt ;; esac
+            case "$DROVER_TASK_TITLE" in *first*) printf 'A\n' > shared.txt ;; *) until_moved; printf 'B\n' > shared.txt ;; esac
             echo did it
             """);
         await repo.AddAsync("Change it first");
@@ -389,7 +384,7 @@ public sealed class RunTests
     public async Task An_agent_that_changes_nothing_and_says_nothing_has_failed()
     {
         await using var repo = new RunFixture();
-        Script(repo, "exit 0");
+        repo.Script("exit 0");
         string task = await repo.AddAsync("Say and do nothing");
         Assert.Equal(1, (await repo.RunAsync(new() { MaxAttempts = 1 })).ExitCode);
         Assert.Contains("no reason", (await repo.TaskAsync(task)).LastError, StringComparison.Ordinal);
@@ -401,7 +396,7 @@ public sealed class RunTests
     public async Task P7_work_of_an_agent_that_leaves_its_branch_is_not_lost(string move)
     {
         await using var repo = new RunFixture();
-        Script(repo, move + "\necho work > work.txt\ngit add work.txt\ngit -c user.name=a -c user.email=b@example.org commit -q -m mine\necho more > more.txt\necho did it");
+        repo.Script(move + "\necho work > work.txt\ngit add work.txt\ngit -c user.name=a -c user.email=b@example.org commit -q -m mine\necho more > more.txt\necho did it");
         string task = await repo.AddAsync("Leave the branch and work there");
         Assert.Equal(0, (await repo.RunAsync()).ExitCode);
         Assert.Equal([task], repo.Landed());
@@ -413,7 +408,7 @@ public sealed class RunTests
     public async Task P11_an_agent_that_deletes_its_worktree_is_never_a_success()
     {
         await using var repo = new RunFixture();
-        Script(repo, "rm -rf \"$DROVER_WORKTREE\"\necho done");
+        repo.Script("rm -rf \"$DROVER_WORKTREE\"\necho done");
         string task = await repo.AddAsync("Delete the whole worktree");
         RunReport report = await repo.RunAsync(new() { MaxAttempts = 1 });
         Assert.NotEqual(0, report.ExitCode);
@@ -426,7 +421,7 @@ public sealed class RunTests
     {
         await using var repo = new RunFixture();
         string hook = Path.Combine(repo.Root, ".git", "hooks", "post-checkout"), sentinel = Path.Combine(repo.Root, ".drover", "sentinel");
-        Script(repo, $"printf '#!/bin/sh\\ntouch {sentinel}\\n' > '{hook}'; chmod +x '{hook}'\necho x > x.txt\necho did it");
+        repo.Script($"printf '#!/bin/sh\\ntouch {sentinel}\\n' > '{hook}'; chmod +x '{hook}'\necho x > x.txt\necho did it");
         string task = await repo.AddAsync("Plant a hook somewhere");
         Assert.Equal(7, (await repo.RunAsync()).ExitCode);
         Assert.Equal("tampered", (await repo.TaskAsync(task)).PauseReason);
@@ -443,8 +438,7 @@ public sealed class RunTests
         string task = await repo.AddAsync("Hang for ever and ever", "fake: daemonise\nfake: hang stubborn");
         Assert.Equal(1, (await repo.RunAsync(new() { MaxAttempts = 1 })).ExitCode);
         Assert.Equal("timeout", await repo.BacklogAsync(tx => tx.Session.Text("SELECT error_class FROM {d}tasks WHERE id = @t", ("@t", task))));
-        long alive = await repo.BacklogAsync(tx => tx.Session.Number("SELECT count(*) FROM {d}processes WHERE ended_at IS NULL"));
-        Assert.Equal(0, alive);
+        await repo.NoSurvivorAsync();
     }
 
     [Fact]
