@@ -15,6 +15,9 @@ internal sealed record RunWorker(string Task, string Title, string Agent, string
 /// <summary>How a live run stands: the workers, and the tasks in scope by shown status.</summary>
 internal sealed record RunSnapshot(IReadOnlyList<RunWorker> Workers, IReadOnlyDictionary<ShownStatus, int> Counts);
 
+/// <summary>How a run ended, with the tasks in its scope. <c>Outside</c>: the unfinished tasks of other epics, and of none, which a run of one epic leaves alone.</summary>
+internal sealed record RunEnd(RunReport Report, StatusModel Status, string? Epic, int Outside);
+
 /// <summary>What the command line asks of a run. <c>Found</c> is said when the run has started, so that a refusal stays one line.</summary>
 internal sealed record RunRequest(Project Project, RunOptions Given, bool Resume, string? Found = null);
 
@@ -52,7 +55,10 @@ internal sealed class RunSession : IAsyncDisposable
     {
         foreach (string line in _host.Found)
             yield return line;
-        yield return _host.Adopted ? $"continuing the unfinished run {_host.Run.Id}" : $"run {_host.Run.Id}: {_host.Run.Workers} worker(s), landing on {Terminal.StatusStyle.Branch(_host.Run.Target)}";
+        // Always with its scope: a run of one epic leaves the others alone, also when it is adopted.
+        string scope = _host.Run.Epic is { } epic ? $" (epic {epic} only)" : "";
+        yield return _host.Adopted ? $"continuing the unfinished run {_host.Run.Id}{scope}"
+            : $"run {_host.Run.Id}: {_host.Run.Workers} worker(s), landing on {Terminal.StatusStyle.Branch(_host.Run.Target)}{scope}";
         foreach (string line in _host.Changes)
             yield return line;
     }
@@ -96,15 +102,17 @@ internal sealed class RunSession : IAsyncDisposable
     }
 
     /// <summary>Waits for the end; returns the report with every task in the run's scope.</summary>
-    public async Task<(RunReport Report, StatusModel Status)> CompletionAsync()
+    public async Task<RunEnd> CompletionAsync()
     {
         RunReport report = await _host.Completion;
-        StatusModel status = await _host.Client.ReadAsync(db =>
+        return await _host.Client.ReadAsync(db =>
         {
             RunRow run = Board.FindRun(db, _project.Id, report.RunId) ?? _host.Run;
-            return BacklogQueries.Status(db, _project.Id, run.Target, run.Epic);
+            long outside = run.Epic is null ? 0 : db.Number(
+                "SELECT COUNT(*) FROM {d}tasks WHERE project = @project AND (epic IS NULL OR epic <> @epic) AND status NOT IN ('completed', 'cancelled')",
+                ("@project", _project.Id), ("@epic", run.Epic));
+            return new RunEnd(report, BacklogQueries.Status(db, _project.Id, run.Target, run.Epic), run.Epic, (int)outside);
         });
-        return (report, status);
     }
 
     /// <summary>No new work; what runs goes on. Returns how many tasks run.</summary>

@@ -27,8 +27,8 @@ internal sealed record PlanModel(string Target, int Workers, string Agent, strin
 /// <summary>A task that would not start now, and why.</summary>
 internal sealed record PlanWaits(string Task, string Status, string? Reason);
 
-/// <summary><c>run --json</c>, <c>resume --json</c>: how the run ended.</summary>
-internal sealed record RunModel(string Run, string Outcome, int ExitCode, string Target, IReadOnlyDictionary<string, int> Counts, IReadOnlyList<StatusTask> Tasks);
+/// <summary><c>run --json</c>, <c>resume --json</c>: how the run ended. <c>Epic</c>: the only epic it was for, or null; counts and tasks are that epic's.</summary>
+internal sealed record RunModel(string Run, string Outcome, int ExitCode, string Target, string? Epic, IReadOnlyDictionary<string, int> Counts, IReadOnlyList<StatusTask> Tasks);
 
 /// <summary><c>demo --json</c>.</summary>
 internal sealed record DemoModel(string Folder, bool Crashed, int Tasks, int Landed, IReadOnlyList<string> Log, int ExitCode);

@@ -39,14 +39,15 @@ internal sealed class DemoCommand
         _caller.Output.Say($"{DemoContent.Count} tasks, 3 workers, the scripted agent `fake`, gate `{DemoContent.TestCommand}`");
         if (crash)
             await CrashAsync(project, cancellationToken);
-        (RunReport report, StatusModel status) = await RunCommand.RunToEndAsync(new RunRequest(project, new RunOptions { Workers = 3, Verbose = verbose }, crash), cancellationToken);
+        RunEnd end = await RunCommand.RunToEndAsync(new RunRequest(project, new RunOptions { Workers = 3, Verbose = verbose }, crash), cancellationToken);
+        (RunReport report, StatusModel status) = (end.Report, end.Status);
         List<string> log = await LogAsync("--format=%h %s", cancellationToken);
         List<string> landed = [.. (await LogAsync("--format=%(trailers:key=Drover-Task,valueonly,separator=%x2C)", cancellationToken)).Where(l => l.Length > 0)];
         string? fault = Fault(status, landed);
         if (json)
             _caller.Output.Json(new DemoModel(_folder, crash, status.Tasks.Count, landed.Count, log, fault is null ? report.ExitCode : ExitCodes.FailedWork), CliJson.Default.DemoModel);
         else
-            Show(project, report, status, log, crash);
+            Show(project, end, log, crash);
         return fault is null ? report.ExitCode : throw new DroverException(ErrorCode.Failed, $"the demo's promise is broken: {fault}; look into {_folder}");
     }
 
@@ -124,17 +125,17 @@ internal sealed class DemoCommand
         return landed.FirstOrDefault(l => status.Tasks.All(t => t.Id != l)) is { } stranger ? $"'{stranger}' landed and is no task" : null;
     }
 
-    private void Show(Project project, RunReport report, StatusModel status, List<string> log, bool crash)
+    private void Show(Project project, RunEnd end, List<string> log, bool crash)
     {
         Output output = _caller.Output;
-        RunCommand.Show(output, report, status, json: false);
+        RunCommand.Show(output, end, json: false);
         output.Line("");
         output.Line(($"$ git log --first-parent --oneline {StatusStyle.Branch(project.Settings.Target ?? DemoContent.Branch)}", Colour.Bold));
         foreach (string line in log)
             output.Line(line);
         output.Line("");
-        if (report.Outcome == RunOutcome.Finished)
-            output.Line(($"{status.Tasks.Count} tasks, {status.Tasks.Count} landings, each exactly once{(crash ? ", across the kill" : "")}", Colour.Green));
+        if (end.Report.Outcome == RunOutcome.Finished)
+            output.Line(($"{end.Status.Tasks.Count} tasks, {end.Status.Tasks.Count} landings, each exactly once{(crash ? ", across the kill" : "")}", Colour.Green));
         output.Line("look around: ", ($"cd {_folder}", Colour.Cyan), " and `drover status --tree`");
     }
 

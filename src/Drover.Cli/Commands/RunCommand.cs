@@ -43,6 +43,8 @@ internal sealed class RunCommand
         var given = new RunOptions
         {
             Epic = parsed.GetValue(_epic),
+            // `run` means what it says on its own; only `resume` keeps the scope of the run that it continues.
+            AllEpics = !_resume && parsed.GetValue(_epic) is null,
             Workers = parsed.GetValue(_workers) is null ? null : project.Settings.Workers,
             MaxAttempts = parsed.GetValue(_maxAttempts) is null ? null : project.Settings.MaxAttempts,
             ContinueOnFailure = parsed.GetValue(_continueOnFailure),
@@ -59,13 +61,13 @@ internal sealed class RunCommand
 
     private static async Task<int> ExecuteAsync(RunRequest request, bool json, CancellationToken cancellationToken)
     {
-        (RunReport report, StatusModel status) = await RunToEndAsync(request, cancellationToken);
-        Show(request.Project.Caller.Output, report, status, json);
-        return report.ExitCode;
+        RunEnd end = await RunToEndAsync(request, cancellationToken);
+        Show(request.Project.Caller.Output, end, json);
+        return end.Report.ExitCode;
     }
 
     /// <summary>Runs to the end, with progress on stderr.</summary>
-    public static async Task<(RunReport Report, StatusModel Status)> RunToEndAsync(RunRequest request, CancellationToken cancellationToken)
+    public static async Task<RunEnd> RunToEndAsync(RunRequest request, CancellationToken cancellationToken)
     {
         Output output = request.Project.Caller.Output;
         await using RunSession session = await RunSession.StartAsync(request, cancellationToken);
@@ -74,20 +76,22 @@ internal sealed class RunCommand
         foreach (string line in session.Opening())
             output.Say(line);
         using var interrupts = new Interrupts(session, request.Project.Caller);
-        if (output.CanRedraw && request.Given.Verbose != true)
-            await LiveProgress.ShowAsync(session, output, cancellationToken);
+        bool verbose = request.Given.Verbose == true;
+        if (output.CanRedraw)
+            await LiveProgress.ShowAsync(session, output, verbose, cancellationToken);
         else
-            await LineProgress.ShowAsync(session, output, request.Given.Verbose == true, cancellationToken);
+            await LineProgress.ShowAsync(session, output, verbose, cancellationToken);
         return await session.CompletionAsync();
     }
 
     /// <summary>Prints the report on stdout.</summary>
-    public static void Show(Output output, RunReport report, StatusModel status, bool json)
+    public static void Show(Output output, RunEnd end, bool json)
     {
+        (RunReport report, StatusModel status) = (end.Report, end.Status);
         string outcome = report.Outcome == RunOutcome.FinishedWithFailures ? "finished-with-failures" : report.Outcome.ToString().ToLowerInvariant();
         if (json)
         {
-            output.Json(new RunModel(report.RunId, outcome, report.ExitCode, StatusStyle.Branch(status.Target ?? ""), status.Counts, status.Tasks), CliJson.Default.RunModel);
+            output.Json(new RunModel(report.RunId, outcome, report.ExitCode, StatusStyle.Branch(status.Target ?? ""), end.Epic, status.Counts, status.Tasks), CliJson.Default.RunModel);
             return;
         }
         foreach (StatusTask task in status.Tasks)
@@ -98,11 +102,20 @@ internal sealed class RunCommand
         output.Line(StatusStyle.Bar(status.Counts["completed"], status.Tasks.Count - status.Counts["cancelled"], 40));
         output.Line(report.Outcome switch
         {
-            RunOutcome.Finished => ($"finished: everything is on {StatusStyle.Branch(status.Target ?? "")}", Colour.Green),
+            RunOutcome.Finished => ($"finished: {Landed(end)}", Colour.Green),
             RunOutcome.Interrupted => ("interrupted: `drover resume` continues", Colour.Yellow),
             RunOutcome.Stalled => ("stalled: a person must decide; see `drover info <task>` and `drover resolve`", Colour.Yellow),
             _ => ("finished with failures: see `drover info <task>`, then `drover retry <task>`", Colour.Red),
         });
+    }
+
+    private static string Landed(RunEnd end)
+    {
+        string target = StatusStyle.Branch(end.Status.Target ?? "");
+        if (end.Epic is null)
+            return $"everything is on {target}";
+        string rest = end.Outside == 0 ? "nothing else remains" : string.Create(CultureInfo.InvariantCulture, $"{end.Outside} task(s) outside it remain: `drover run` works on all");
+        return $"every task of epic {end.Epic} is on {target}; {rest}";
     }
 
     private async Task<int> PlanAsync(Project project, RunOptions given, bool json, CancellationToken cancellationToken)
@@ -111,7 +124,7 @@ internal sealed class RunCommand
         PlanModel plan = await project.ReadAsync(db =>
         {
             RunRow? active = Board.ActiveRun(db, project.Id);
-            string? epic = given.Epic ?? active?.Epic;
+            string? epic = given.AllEpics ? null : given.Epic ?? active?.Epic;
             Readiness readiness = Readiness.Load(db, project.Id, epic);
             HashSet<string> ready = [.. readiness.Runnable()];
             IEnumerable<PlanWaits> waiting = BacklogQueries.Status(db, project.Id, null, epic).Tasks
@@ -125,7 +138,7 @@ internal sealed class RunCommand
             _caller.Output.Json(plan, CliJson.Default.PlanModel);
             return ExitCodes.Done;
         }
-        _caller.Output.Line(string.Create(CultureInfo.InvariantCulture, $"would run with {plan.Workers} worker(s), agent {plan.Agent}, landing on {plan.Target}"));
+        _caller.Output.Line(string.Create(CultureInfo.InvariantCulture, $"would run with {plan.Workers} worker(s), agent {plan.Agent}, landing on {plan.Target}{(plan.Epic is null ? "" : $" (epic {plan.Epic} only)")}"));
         foreach (string id in plan.Ready)
             _caller.Output.Line(("ready    ", Colour.Green), id);
         foreach (PlanWaits one in plan.Waiting)
@@ -136,7 +149,11 @@ internal sealed class RunCommand
     private static async Task<string> FoundAsync(Project project, CancellationToken cancellationToken)
     {
         (RunRow? run, IReadOnlyDictionary<string, int> counts) = await project.ReadAsync(db =>
-            (Board.ActiveRun(db, project.Id), BacklogQueries.Counts(db, project.Id)), cancellationToken);
-        return run is null ? "found no unfinished run; starting a new one" : $"found the unfinished run {run.Id}: {StatusCommand.OneLine(counts)}";
+        {
+            RunRow? active = Board.ActiveRun(db, project.Id);
+            return (active, BacklogQueries.Counts(db, project.Id, active?.Epic));
+        }, cancellationToken);
+        return run is null ? "found no unfinished run; starting a new one"
+            : $"found the unfinished run {run.Id}{(run.Epic is null ? "" : $" (epic {run.Epic} only)")}: {StatusCommand.OneLine(counts)}";
     }
 }

@@ -2,6 +2,7 @@ using System.CommandLine;
 using System.Globalization;
 using Drover.Cli.Terminal;
 using Drover.Orchestrator.Backlog;
+using Drover.Orchestrator.CodingAgents;
 using Drover.Workflows;
 
 namespace Drover.Cli.Commands;
@@ -76,7 +77,7 @@ internal static class StatusCommand
                     ShowTree(output, group);
                 break;
             default:
-                ShowSummary(output, await StatusAsync(project, epic, cancellationToken), await project.ReadAsync(db => Board.ActiveRun(db, project.Id), cancellationToken));
+                ShowSummary(output, await StatusAsync(project, epic, cancellationToken), await project.ReadAsync(db => RunLine(db, project), cancellationToken));
                 break;
         }
     }
@@ -109,7 +110,26 @@ internal static class StatusCommand
         return line;
     }
 
-    private static void ShowSummary(Output output, StatusModel status, RunRow? run)
+    // Whether anybody works on an unfinished run is asked of the process that holds it, not of the rows that it left.
+    private static string? RunLine(Workflows.Storage.SqlSession db, Project project)
+    {
+        if (Board.ActiveRun(db, project.Id) is not { } run)
+            return null;
+        string line = run.Epic is null ? run.Id : $"{run.Id} (epic {run.Epic} only)";
+        if (run.Draining || run.Outcome == "interrupted")
+            line += ", interrupted";
+        ProcessIdentity? holder = db.First("SELECT boot_id, pid_namespace, pid, start_ticks FROM {d}executors WHERE id = @id AND taken_over_by IS NULL",
+            r => new ProcessIdentity(r.GetString(0), r.GetString(1), (int)r.GetInt64(2), r.GetInt64(3)), ("@id", run.ExecutorId));
+        return line + (holder?.Look() ?? ProcessPresence.Dead) switch
+        {
+            ProcessPresence.Running => $": held by pid {holder!.Pid}",
+            ProcessPresence.Stopped => $": held by pid {holder!.Pid}, stopped (`kill -CONT {holder.Pid}` lets it go on)",
+            ProcessPresence.Unknown => ": held by a process of another container, which cannot be seen from here",
+            _ => ": nobody works on it: `drover resume` continues it",
+        };
+    }
+
+    private static void ShowSummary(Output output, StatusModel status, string? run)
     {
         int total = status.Tasks.Count, wanted = total - status.Counts["cancelled"], completed = status.Counts["completed"];
         output.Line(string.Create(CultureInfo.InvariantCulture, $"Total        {total}"));
@@ -119,7 +139,7 @@ internal static class StatusCommand
         if (status.Target is { } target)
             output.Line("Target       ", StatusStyle.Branch(target));
         if (run is not null)
-            output.Line("Run          ", run.Id, run.Draining || run.Outcome == "interrupted" ? ", interrupted: `drover resume` continues it" : ", unfinished");
+            output.Line("Run          ", run);
         foreach (StatusTask task in status.Tasks)
         {
             if (task.Status is "paused" or "failed" or "in_progress" or "claimed" or "unreachable")

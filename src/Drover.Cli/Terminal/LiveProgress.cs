@@ -7,7 +7,7 @@ namespace Drover.Cli.Terminal;
 /// <summary>Progress on a terminal: events scroll by, and below them stand a line per worker and a bar, drawn in place.</summary>
 internal static class LiveProgress
 {
-    public static async Task ShowAsync(RunSession session, Output output, CancellationToken cancellationToken)
+    public static async Task ShowAsync(RunSession session, Output output, bool verbose, CancellationToken cancellationToken)
     {
         IAnsiConsole console = AnsiConsole.Create(new AnsiConsoleSettings
         {
@@ -25,7 +25,7 @@ internal static class LiveProgress
         try
         {
             using var ended = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
-            Task events = CollectAsync(session, output, ended.Token);
+            Task events = CollectAsync(session, output, verbose, ended.Token);
             await console.Live(Block(await session.SnapshotAsync(cancellationToken))).AutoClear(true).StartAsync(async context =>
             {
                 using var timer = new PeriodicTimer(TimeSpan.FromMilliseconds(200), TimeProvider.System);
@@ -46,11 +46,11 @@ internal static class LiveProgress
         }
     }
 
-    private static async Task CollectAsync(RunSession session, Output output, CancellationToken cancellationToken)
+    private static async Task CollectAsync(RunSession session, Output output, bool verbose, CancellationToken cancellationToken)
     {
         await foreach (RunEvent one in session.EventsAsync(cancellationToken))
         {
-            if (LineProgress.Matters(one))
+            if (verbose || LineProgress.Matters(one))
                 output.Say(LineProgress.Parts(one));
         }
     }

@@ -238,4 +238,29 @@ public sealed class InterruptionTests
         Assert.Equal("filter", (await Assert.ThrowsAsync<WorkflowFailedException>(() => first.ResultAsync().WaitAsync(Eventually.Bound))).Message);
         Assert.Equal("step", (await Assert.ThrowsAsync<WorkflowFailedException>(() => second.ResultAsync().WaitAsync(Eventually.Bound))).Message);
     }
+
+    // Half a character is what cutting a text at a fixed length leaves.
+    [Fact]
+    public async Task V04_half_a_character_in_a_result_or_an_error_keeps_no_workflow_from_its_end()
+    {
+        const string half = "cut \ud83d";
+        int runs = 0;
+        var result = Workflow.Define<string>("result", async context => await context.StepAsync("s", _ =>
+        {
+            Interlocked.Increment(ref runs);
+            return Task.FromResult(half);
+        }));
+        var error = Workflow.Define<string>("error", async context => await context.TransactAsync<string>("t", _ =>
+        {
+            Interlocked.Increment(ref runs);
+            throw new InvalidOperationException(half);
+        }));
+        await using var harness = new EngineHarness();
+        WorkflowEngine engine = await harness.StartAsync(result, error);
+        WorkflowHandle<string> first = await engine.Client.StartAsync(result);
+        WorkflowHandle<string> second = await engine.Client.StartAsync(error);
+        Assert.StartsWith("cut", await first.ResultAsync().WaitAsync(Eventually.Bound), StringComparison.Ordinal);
+        Assert.StartsWith("cut", (await Assert.ThrowsAsync<WorkflowFailedException>(() => second.ResultAsync().WaitAsync(Eventually.Bound))).Message, StringComparison.Ordinal);
+        Assert.Equal(2, runs);
+    }
 }
