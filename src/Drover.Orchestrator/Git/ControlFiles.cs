@@ -59,7 +59,12 @@ internal sealed class ControlFiles(Repository repository)
     }
 
     /// <summary>Drops the stored capture; call when the attempt's work is committed and compared.</summary>
-    public void Forget(AttemptName name) => File.Delete(StoreOf(name));
+    public void Forget(AttemptName name)
+    {
+        // An attempt that never came to an agent has no capture and perhaps no folder for one; File.Delete forgives only the former.
+        if (File.Exists(StoreOf(name)))
+            File.Delete(StoreOf(name));
+    }
 
     /// <summary>What changed since the capture, by the rule of this class. 1 git process when nothing did.</summary>
     public async Task<IReadOnlyList<ControlDifference>> CompareAsync(Worktree worktree, ControlCapture before, CancellationToken cancellationToken)

@@ -39,7 +39,7 @@ internal sealed class GateDesk(RunServices services)
             if (result.Verdict == GateVerdict.Interrupted)
                 throw new OperationCanceledException("the gate was interrupted", cancellationToken);
             string output = string.IsNullOrWhiteSpace(result.Tail) ? result.Problem ?? "" : result.Tail;
-            if (result.Signal is { } signal)
+            if (result is { Signal: { } signal, Clock: null })
                 throw new DroverException(ErrorCode.External, $"the test command of {task} was ended by signal {signal} from outside");
             if (result.Verdict == GateVerdict.Broken)
                 return new GateVerdictOnTree(false, true, result.Problem ?? output);

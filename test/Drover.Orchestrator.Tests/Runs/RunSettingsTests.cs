@@ -33,7 +33,7 @@ public sealed class RunSettingsTests
     }
 
     [Fact]
-    public async Task A_set_up_that_fails_waits_for_a_person()
+    public async Task A_set_up_that_fails_waits_for_a_person_and_goes_on_when_it_is_mended()
     {
         await using var repo = new RunFixture();
         repo.Set("worktree.setup", "sh -c 'echo no network; exit 3'");
@@ -41,6 +41,11 @@ public sealed class RunSettingsTests
         Assert.Equal(7, (await repo.RunAsync()).ExitCode);
         Assert.Equal((StoredStatus.Paused, "setup"), ((await repo.TaskAsync(task)).Status, (await repo.TaskAsync(task)).PauseReason));
         Assert.Empty(repo.Landed());
+        repo.Set("worktree.setup", "true");
+        await repo.BacklogAsync(tx => Board.Resolve(tx.Session, repo.Project, task, Resolution.Continue));
+        Assert.Equal(0, (await repo.RunAsync()).ExitCode);
+        Assert.Equal([task], repo.Landed());
+        Assert.Equal(1, (await repo.TaskAsync(task)).Attempts);
     }
 
     [Fact]
@@ -190,7 +195,7 @@ public sealed class RunSettingsTests
         // What a run leaves that claims a task whose queue nobody serves: the workflow's row is there and alive, and never starts.
         await repo.BacklogAsync(tx =>
         {
-            OpenedRun run = Board.OpenRun(tx.Session, repo.Project, new RunOptions { Target = repo.Target, ContinueOnFailure = true }, new RunOptions(), "nobody");
+            OpenedRun run = Board.OpenRun(tx.Session, repo.Project, new RunOptions { Target = "refs/heads/" + repo.Target, ContinueOnFailure = true }, new RunOptions(), "nobody");
             ClaimedTask claimed = Assert.Single(Board.ClaimRunnable(tx.Session, repo.Project, run.Run.Id, 1));
             tx.Enqueue(new WorkflowQueue("nobody-serves-this"), TaskFlow.Definition,
                 new TaskInput(repo.Project, run.Run.Id, claimed.Task, claimed.Attempt, claimed.Continuation, claimed.MaxAttempts), new() { WorkflowId = claimed.WorkflowId });

@@ -54,7 +54,6 @@ public sealed class ProjectSettingsTests : IDisposable
                 SettingKind.Number => ["7", "8", "9"],
                 SettingKind.Time => ["7s", "8s", "9s"],
                 SettingKind.Word => ["codex", "command", "fake"],
-                _ when setting.Words is not null => ["pre-commit", "commit-msg", "pre-commit"],
                 _ => ["one", "two", "three"],
             };
             (string?, string) Now(Dictionary<string, string?> environment, Dictionary<string, string?>? flags = null) =>
