@@ -77,10 +77,17 @@ internal sealed class RunCommand
             output.Say(line);
         using var interrupts = new Interrupts(session, request.Project.Caller);
         bool verbose = request.Given.Verbose == true;
-        if (output.CanRedraw)
-            await LiveProgress.ShowAsync(session, output, verbose, cancellationToken);
-        else
-            await LineProgress.ShowAsync(session, output, verbose, cancellationToken);
+        try
+        {
+            if (output.CanRedraw)
+                await LiveProgress.ShowAsync(session, output, verbose, cancellationToken);
+            else
+                await LineProgress.ShowAsync(session, output, verbose, cancellationToken);
+        }
+        catch (IOException)
+        {
+            // The terminal is gone. The signal that came with it decides what becomes of the run, not the lost display.
+        }
         return await session.CompletionAsync();
     }
 
