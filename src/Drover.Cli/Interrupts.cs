@@ -58,6 +58,8 @@ internal sealed class Interrupts : IDisposable
 
     private void Exit()
     {
+        // Lines above a live display are written with its next picture, and there will be none.
+        _caller.Output.EndLive();
         _caller.Output.Say("stopped at once; `drover resume` continues");
         Environment.Exit(ExitCodes.Interrupted);
     }

@@ -157,7 +157,8 @@ internal static class EventText
             "landing.red" => "the test command fails on the moved target",
             "run.started" or "run.resumed" or "run.ended" => null,
             "run.interrupted" => "interrupted: no new work",
-            _ => row.Type,
+            // A newer program may have written others.
+            _ => row.Type[(row.Type.IndexOf('.', StringComparison.Ordinal) + 1)..].Replace('-', ' '),
         };
         return text is null ? null
             : new RunEvent(DateTimeOffset.FromUnixTimeMilliseconds(row.At), row.Type, row.Task, int.TryParse(Get("attempt"), out int n) ? n : null, text.ReplaceLineEndings(" "));

@@ -146,6 +146,7 @@ public sealed class BacklogCommandTests
     }
 
     [Fact]
+    [Trait("Speed", "slow")]
     public async Task Fifty_writers_at_once_lose_nothing_and_see_no_lock()
     {
         using var program = new DroverProgram();

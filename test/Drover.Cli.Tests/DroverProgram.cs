@@ -70,6 +70,33 @@ public sealed class DroverProgram : IDisposable
         return new Answer(process.ExitCode, output, error.GetAwaiter().GetResult());
     }
 
+    /// <summary>
+    /// Makes a shell script the agent: it writes <c>begin</c> and its task's id into the ledger, waits for <see cref="LetGo"/>, and changes a file.
+    /// </summary>
+    /// <remarks><paramref name="stubborn"/>: it ignores SIGTERM.</remarks>
+    public void UseWaitingAgent(bool stubborn = false)
+    {
+        string agent = InState("agent.sh");
+        File.WriteAllText(agent, $"""
+            #!/bin/sh
+            {(stubborn ? "trap '' TERM" : "")}
+            cat > /dev/null
+            echo "begin $DROVER_TASK_ID" >> '{InState("ledger.txt")}'
+            while [ ! -e '{InState("go")}' ]; do sleep 0.05; done
+            echo "$DROVER_TASK_ID" > "$DROVER_TASK_ID.txt"
+            """);
+        File.SetUnixFileMode(agent, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+        Environment["DROVER_AGENT_TYPE"] = "command";
+        Environment["DROVER_AGENT_PATH"] = agent;
+    }
+
+    /// <summary>Waits until the waiting agent works on a task.</summary>
+    public Task BeginsAsync(string task) => Eventually.TrueAsync(
+        () => File.Exists(InState("ledger.txt")) && File.ReadAllLines(InState("ledger.txt")).Contains("begin " + task), $"the agent begins {task}");
+
+    /// <summary>Lets all waiting agents finish, now and later.</summary>
+    public void LetGo() => File.WriteAllText(InState("go"), "");
+
     /// <summary>Starts drover in the repository and lets it run.</summary>
     public LiveProgram Start(params string[] arguments) => new(StartInfo(Root, arguments));
 
@@ -185,36 +212,43 @@ public sealed class DroverProgram : IDisposable
 public sealed class LiveProgram : IDisposable
 {
     private readonly Process _process;
-    private readonly System.Text.StringBuilder _error = new();
-    private readonly Task<string> _output;
+    private readonly System.Text.StringBuilder _error = new(), _output = new();
 
     public LiveProgram(ProcessStartInfo start)
     {
         _process = Process.Start(start)!;
         _process.StandardInput.Close();
-        _output = _process.StandardOutput.ReadToEndAsync();
-        _process.ErrorDataReceived += (_, line) =>
-        {
-            lock (_error)
-                _error.Append(line.Data).Append(line.Data is null ? "" : "\n");
-        };
+        _process.OutputDataReceived += (_, line) => Keep(_output, line.Data);
+        _process.ErrorDataReceived += (_, line) => Keep(_error, line.Data);
+        _process.BeginOutputReadLine();
         _process.BeginErrorReadLine();
     }
 
     public int Id => _process.Id;
 
     /// <summary>What it has said on stderr so far.</summary>
-    public string Error
+    public string Error => Text(_error);
+
+    /// <summary>What it has printed on stdout so far.</summary>
+    public string Output => Text(_output);
+
+    private static string Text(System.Text.StringBuilder lines)
     {
-        get
-        {
-            lock (_error)
-                return _error.ToString();
-        }
+        lock (lines)
+            return lines.ToString();
+    }
+
+    private static void Keep(System.Text.StringBuilder lines, string? line)
+    {
+        lock (lines)
+            lines.Append(line).Append(line is null ? "" : "\n");
     }
 
     /// <summary>Waits until it has said something.</summary>
     public Task SaysAsync(string text) => Eventually.TrueAsync(() => Error.Contains(text, StringComparison.Ordinal) || (_process.HasExited && Fail(text)), $"'{text}' in: {Error}");
+
+    /// <summary>Waits until it has printed something.</summary>
+    public Task PrintsAsync(string text) => Eventually.TrueAsync(() => Output.Contains(text, StringComparison.Ordinal) || (_process.HasExited && Fail(text)), $"'{text}' in: {Output}");
 
     /// <summary>Sends a signal by name (INT, TERM, STOP, CONT, KILL).</summary>
     public void Signal(string name)
@@ -227,9 +261,8 @@ public sealed class LiveProgram : IDisposable
     public async Task<Answer> EndAsync()
     {
         using var bound = new CancellationTokenSource(Eventually.Bound);
-        string output = await _output.WaitAsync(bound.Token);
         await _process.WaitForExitAsync(bound.Token);
-        return new Answer(_process.ExitCode, output, Error);
+        return new Answer(_process.ExitCode, Output, Error);
     }
 
     private bool Fail(string text) => throw new InvalidOperationException($"drover ended with {_process.ExitCode} and never said '{text}': {Error}");

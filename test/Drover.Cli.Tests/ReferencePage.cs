@@ -51,7 +51,7 @@ internal static class ReferencePage
         foreach (Option option in all)
         {
             string names = string.Join(", ", option.Aliases.Prepend(option.Name).Select(n => $"`{n}`"));
-            string value = option.HelpName is { } help ? $" *{help}*" : "";
+            string value = option.HelpName is { } help ? $" *{Cell(help)}*" : "";
             page.Append("| ").Append(names).Append(value).Append(" | ").Append(Cell(option.Description)).Append(" |\n");
         }
         page.Append('\n');

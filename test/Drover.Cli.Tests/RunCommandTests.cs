@@ -4,6 +4,7 @@ using Drover.TestKit;
 namespace Drover.Cli.Tests;
 
 /// <summary>run, resume, cancel on a live run, interrupts, and the demo, through the real program.</summary>
+[Trait("Speed", "slow")]
 public sealed class RunCommandTests
 {
     [Fact]
@@ -57,6 +58,49 @@ public sealed class RunCommandTests
         Assert.Equal([later], program.Landings());
     }
 
+    [Theory]
+    [InlineData(true)]
+    [InlineData(true, "true")]
+    [InlineData(false, "false")]
+    public void Continue_on_failure_alone_means_true(bool expected, params string[] value)
+    {
+        var caller = new Caller("/", new Dictionary<string, string?>(), new Terminal.Output(TextWriter.Null, TextWriter.Null, false, false, false));
+        System.CommandLine.ParseResult parsed = CommandLine.Create(caller).Parse(["run", "--continue-on-failure", .. value, "--json"]);
+        Assert.Empty(parsed.Errors);
+        Assert.Equal(expected, parsed.GetValue<bool?>("--continue-on-failure"));
+    }
+
+    [Fact]
+    public async Task A_plain_run_takes_all_epics_again_and_every_run_names_its_scope()
+    {
+        using var program = new DroverProgram();
+        program.UseWaitingAgent();
+        string epic = program.Run("epic", "add", "Payments", "--json").Ok().Json.GetProperty("id").GetString()!;
+        string first = program.Add("Write the parser", "--epic", epic), second = program.Add("Write the printer");
+        using (LiveProgram run = program.Start("run", "--epic", epic))
+        {
+            await run.SaysAsync($"landing on trunk (epic {epic} only)");
+            await program.BeginsAsync(first);
+            run.Signal("KILL");
+            await run.EndAsync();
+        }
+        Assert.Contains($"(epic {epic} only): nobody works on it: `drover resume` continues it", program.Run("status").Ok().Output, StringComparison.Ordinal);
+        Assert.Equal(JsonValueKind.Null, program.Run("run", "--dry-run", "--json").Ok().Json.GetProperty("epic").ValueKind);
+        Assert.Equal(epic, program.Run("resume", "--dry-run", "--json").Ok().Json.GetProperty("epic").GetString());
+        program.LetGo();
+
+        Answer all = program.Run("run").Ok();
+
+        Assert.Contains($"epic {epic} -> all\n", all.Error, StringComparison.Ordinal);
+        Assert.EndsWith("finished: everything is on trunk\n", all.Output, StringComparison.Ordinal);
+        Assert.Equal(new[] { first, second }.Order(), program.Landings().Order());
+
+        program.Add("Write the index");
+        program.Add("Write the manual", "--epic", epic);
+        Answer one = program.Run("run", "--epic", epic).Ok();
+        Assert.EndsWith($"finished: every task of epic {epic} is on trunk; 1 task(s) outside it remain: `drover run` works on all\n", one.Output, StringComparison.Ordinal);
+    }
+
     [Fact]
     public void A_task_that_waits_for_a_person_gives_7_and_resolve_lands_it()
     {
@@ -74,20 +118,24 @@ public sealed class RunCommandTests
     [Theory]
     [InlineData("INT")]
     [InlineData("TERM")]
+    [InlineData("HUP")]
     public async Task Without_a_terminal_one_signal_stops_the_agents_and_resume_finishes_the_same_attempts(string signal)
     {
         using var program = new DroverProgram();
-        string first = program.Add("Write the parser", "--description", "fake: edit parser.txt \"p\"\nfake: wait 3s");
-        string second = program.Add("Write the printer", "--description", "fake: edit printer.txt \"q\"\nfake: wait 3s", "--blocked-by", first);
-        using (LiveProgram run = program.Start("run", "--verbose"))
+        program.UseWaitingAgent();
+        string first = program.Add("Write the parser");
+        string second = program.Add("Write the printer", "--blocked-by", first);
+        using (LiveProgram run = program.Start("run"))
         {
-            await run.SaysAsync($"{first} agent");
+            await program.BeginsAsync(first);
+            Assert.Contains($"held by pid {run.Id}", program.Run("status").Ok().Output, StringComparison.Ordinal);
             run.Signal(signal);
             Answer answer = await run.EndAsync();
             Assert.True(answer.ExitCode == 130, answer.Error);
             Assert.Contains("their work is kept", answer.Error, StringComparison.Ordinal);
         }
-        Assert.Contains("interrupted: `drover resume` continues it", program.Run("status").Ok().Output, StringComparison.Ordinal);
+        Assert.Contains(", interrupted: nobody works on it: `drover resume` continues it", program.Run("status").Ok().Output, StringComparison.Ordinal);
+        program.LetGo();
 
         Answer resumed = program.Run("resume").Ok();
 
@@ -137,11 +185,11 @@ public sealed class RunCommandTests
         Assert.Contains("nothing to resume", Assert.Single(nothing.ErrorLines), StringComparison.Ordinal);
         program.Add("Write the parser");
         using var watch = new LiveProgram(program.StartInfo(program.Root, "status", "--oneline", "--watch"));
+        await watch.PrintsAsync("0 running, 1 queued, 0 completed, 0 blocked\n");
         program.Add("Write the printer");
-        await Eventually.TrueAsync(() => program.Run("status", "--oneline").Output.StartsWith("0 running, 2 queued", StringComparison.Ordinal), "both tasks");
+        await watch.PrintsAsync("0 running, 2 queued, 0 completed, 0 blocked\n");
         watch.Signal("INT");
-        Answer seen = await watch.EndAsync();
-        Assert.Equal(130, seen.ExitCode);
+        Assert.Equal(130, (await watch.EndAsync()).ExitCode);
     }
 
     [Fact]

@@ -1,5 +1,4 @@
 using System.Diagnostics;
-using System.Text;
 using Drover.TestKit;
 
 namespace Drover.Cli.Tests;
@@ -44,46 +43,12 @@ public sealed class TutorialTests : IDisposable
     }
 
     private string Add(string title, params string[] more) =>
-        _program.Run(["add", title, "--epic", _epic, "--skip-validation", "--json", .. more]).Ok().Json.GetProperty("id").GetString()!;
+        _program.Run(["add", title, "--epic", _epic, "--json", .. more]).Ok().Json.GetProperty("id").GetString()!;
 
     private string[] Ledger => File.Exists(_ledger) ? File.ReadAllLines(_ledger) : [];
 
     private Task UntilTwoRunAsync() => Eventually.TrueAsync(
         () => Ledger.Contains("begin Task B — depends on A") && Ledger.Contains("begin Task C — depends on A"), "B and C are in progress");
-
-    // `script` gives the program a terminal; what is written to its input is typed there.
-    private Process StartOnTerminal(params string[] arguments)
-    {
-        ProcessStartInfo drover = _program.StartInfo(_program.Root, arguments);
-        string command = string.Join(' ', new[] { drover.FileName }.Concat(drover.ArgumentList).Select(a => $"'{a}'"));
-        var start = new ProcessStartInfo("script") { WorkingDirectory = _program.Root, RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true };
-        foreach (string argument in (string[])["--quiet", "--flush", "--return", "--command", command, "/dev/null"])
-            start.ArgumentList.Add(argument);
-        start.Environment.Clear();
-        foreach ((string name, string? value) in drover.Environment)
-            start.Environment[name] = value;
-        start.Environment["TERM"] = "xterm";
-        start.Environment["SHELL"] = "/bin/sh";
-        return Process.Start(start)!;
-    }
-
-    private static async Task TypeAsync(Process terminal, string keys)
-    {
-        await terminal.StandardInput.WriteAsync(keys);
-        await terminal.StandardInput.FlushAsync();
-    }
-
-    private static StringBuilder Watch(Process terminal)
-    {
-        var screen = new StringBuilder();
-        terminal.OutputDataReceived += (_, line) =>
-        {
-            lock (screen)
-                screen.Append(line.Data).Append('\n');
-        };
-        terminal.BeginOutputReadLine();
-        return screen;
-    }
 
     private static async Task<int> EndAsync(Process process)
     {
@@ -110,18 +75,13 @@ public sealed class TutorialTests : IDisposable
     [Fact]
     public async Task X09_one_ctrl_c_on_a_terminal_lets_agents_finish_and_resume_does_the_rest()
     {
-        using Process terminal = StartOnTerminal("run", "--workers", "2", "--epic", _epic, "--verbose");
-        StringBuilder screen = Watch(terminal);
+        using var terminal = new TerminalProgram(_program, "run", "--workers", "2", "--epic", _epic, "--verbose");
         await UntilTwoRunAsync();
         ShowsMixedStates("completed", "in_progress", "blocked");
-        await TypeAsync(terminal, "\x03");
-        await Eventually.TrueAsync(() =>
-        {
-            lock (screen)
-                return screen.ToString().Contains("press again", StringComparison.Ordinal);
-        }, "the interrupt is answered");
+        await terminal.TypeAsync("\x03");
+        await terminal.ShowsAsync("press again");
         File.WriteAllText(_go, "");
-        Assert.Equal(130, await EndAsync(terminal));
+        Assert.Equal(130, await terminal.EndAsync());
         ShowsMixedStates("completed", "ready");
         Answer resumed = _program.Run("resume");
         Assert.Equal(0, resumed.ExitCode);
@@ -134,17 +94,12 @@ public sealed class TutorialTests : IDisposable
     [Fact]
     public async Task X09_two_ctrl_c_stop_the_agents_and_run_again_finishes()
     {
-        using Process terminal = StartOnTerminal("run", "--workers", "2", "--epic", _epic);
-        StringBuilder screen = Watch(terminal);
+        using var terminal = new TerminalProgram(_program, "run", "--workers", "2", "--epic", _epic);
         await UntilTwoRunAsync();
-        await TypeAsync(terminal, "\x03");
-        await Eventually.TrueAsync(() =>
-        {
-            lock (screen)
-                return screen.ToString().Contains("press again", StringComparison.Ordinal);
-        }, "the first interrupt is answered");
-        await TypeAsync(terminal, "\x03");
-        Assert.Equal(130, await EndAsync(terminal));
+        await terminal.TypeAsync("\x03");
+        await terminal.ShowsAsync("press again");
+        await terminal.TypeAsync("\x03");
+        Assert.Equal(130, await terminal.EndAsync());
         ShowsMixedStates("completed", "blocked");
         File.WriteAllText(_go, "");
         Assert.Equal(0, _program.Run("run", "--workers", "2", "--epic", _epic).ExitCode);

@@ -1,6 +1,7 @@
 namespace Drover.Cli.Tests;
 
 /// <summary>Wrong input: one line that names the thing and the fix, the exit code of the table, and nothing changed.</summary>
+[Trait("Speed", "slow")]
 public sealed class WrongInputTests
 {
     /// <summary>One row: where it is tried, what is typed, and what must come back.</summary>
@@ -77,7 +78,7 @@ public sealed class WrongInputTests
         new("no address", 2, ["--database", "sqlite:///"], ["status", "--database", "drover.db"]),
         new("PostgreSQL variable", 2, ["this version runs on SQLite", "unset DBOS_SYSTEM_DATABASE_URL", "--database sqlite:///"], ["run"],
             p => p.Environment["DBOS_SYSTEM_DATABASE_URL"] = "postgresql://user:hidden@localhost/db"),
-        new("hidden backlog", 2, ["--database", "would hide", "drover db move"], ["status", "--database", "sqlite:///other.db"], p => p.Add("Write the parser")),
+        new("hidden backlog", 2, ["--database", "would hide", "leave --database out"], ["status", "--database", "sqlite:///other.db"], p => p.Add("Write the parser")),
         new("database that is missing", 3, ["no database", "drover init"], ["status"], p => { foreach (string f in Directory.GetFiles(p.InState(""), "drover.db*")) File.Delete(f); }),
         new("unreadable database: status", 5, ["drover.db"], ["status"], Garbage),
         new("unreadable database: add", 5, ["drover.db"], ["add", "Write the parser"], Garbage),

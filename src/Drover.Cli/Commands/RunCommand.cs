@@ -10,9 +10,9 @@ namespace Drover.Cli.Commands;
 internal sealed class RunCommand
 {
     private readonly Option<string?> _workers = new("--workers", "-w") { Description = "How many tasks are worked on at once. Default: DROVER_WORKERS, then the settings (3).", HelpName = "n" };
-    private readonly Option<string?> _epic = new("--epic") { Description = "Only this epic's tasks.", HelpName = "epic" };
+    private readonly Option<string?> _epic = new("--epic") { Description = "Only this epic's tasks. Without it `run` works on all, and `resume` on those of the run that it continues.", HelpName = "epic" };
     private readonly Option<bool> _dryRun = new("--dry-run") { Description = "Check everything and show what would run; change nothing." };
-    private readonly Option<bool?> _continueOnFailure = new("--continue-on-failure") { Description = "Whether to go on with other tasks when one has failed for good. Default: true.", HelpName = "true|false" };
+    private readonly Option<bool?> _continueOnFailure = new("--continue-on-failure") { Description = "Whether to go on with other tasks when one has failed for good; alone it means true. Default: true, or as the unfinished run was started.", HelpName = "true|false" };
     private readonly Option<string?> _maxAttempts = new("--max-attempts") { Description = "How many attempts a task gets. Default: the settings (3).", HelpName = "n" };
     private readonly Option<string?> _target = new("--target") { Description = "The branch on which finished work lands. Default: the settings.", HelpName = "branch" };
     private readonly Option<bool> _json = GlobalOptions.Json();
@@ -77,10 +77,17 @@ internal sealed class RunCommand
             output.Say(line);
         using var interrupts = new Interrupts(session, request.Project.Caller);
         bool verbose = request.Given.Verbose == true;
-        if (output.CanRedraw)
-            await LiveProgress.ShowAsync(session, output, verbose, cancellationToken);
-        else
-            await LineProgress.ShowAsync(session, output, verbose, cancellationToken);
+        try
+        {
+            if (output.CanRedraw)
+                await LiveProgress.ShowAsync(session, output, verbose, cancellationToken);
+            else
+                await LineProgress.ShowAsync(session, output, verbose, cancellationToken);
+        }
+        catch (IOException)
+        {
+            // The terminal is gone. The signal that came with it decides what becomes of the run, not the lost display.
+        }
         return await session.CompletionAsync();
     }
 

@@ -75,7 +75,16 @@ internal sealed class Output(TextWriter data, TextWriter prose, bool dataIsTermi
         if (Above is { } above)
             above(Compose(parts, colour && proseIsTerminal));
         else
-            WriteProse(Compose(parts, colour && proseIsTerminal));
+            WriteProse(Compose(parts, colour && proseIsTerminal) + "\n");
+    }
+
+    /// <summary>Takes stderr back from a live display that will not end by itself any more: its block is erased, the cursor is shown.</summary>
+    public void EndLive()
+    {
+        if (Above is null)
+            return;
+        Above = null;
+        WriteProse("\r\x1b[J\x1b[?25h");
     }
 
     /// <summary>One JSON value on stdout. Its encoder escapes everything that is not plain ASCII text.</summary>
@@ -101,7 +110,7 @@ internal sealed class Output(TextWriter data, TextWriter prose, bool dataIsTermi
     }
 
     // A run outlives the terminal it was started on: when nobody can hear any more, it goes on or ends in order, but does not fail.
-    private void WriteProse(string line)
+    private void WriteProse(string text)
     {
         lock (_gate)
         {
@@ -109,7 +118,7 @@ internal sealed class Output(TextWriter data, TextWriter prose, bool dataIsTermi
                 return;
             try
             {
-                prose.WriteLine(line);
+                prose.Write(text);
             }
             catch (IOException)
             {

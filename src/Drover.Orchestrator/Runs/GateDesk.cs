@@ -80,6 +80,23 @@ internal sealed class GateDesk(RunServices services)
         }, hooks, services.Time, cancellationToken)).ConfigureAwait(false);
     }
 
+    /// <summary>Runs <c>worktree.setup</c> in a folder, contained like a gate.</summary>
+    public Task<GateRun> SetUpAsync(GateCommand command, string folder, string log, string task, int attempt, CancellationToken cancellationToken)
+    {
+        string token = NewToken(task, attempt);
+        return RecordedAsync(token, task, attempt, "setup", hooks => SetupCommand.RunAsync(new GateRequest
+        {
+            Command = command,
+            Folder = folder,
+            LogPath = services.State("logs", log),
+            TmpDir = services.State("tmp", token),
+            RunToken = token,
+            Environment = services.Environment,
+            Clocks = new ProcessClocks(null, null, services.Settings.SetupTimeout),
+            Keeper = services.Keeper,
+        }, hooks, services.Time, cancellationToken));
+    }
+
     public static string NewToken(string task, int attempt) => $"{task}-{attempt}-{Guid.CreateVersion7():N}";
 
     /// <summary>Runs a contained process with its row written before it exists and closed after its tree is gone.</summary>

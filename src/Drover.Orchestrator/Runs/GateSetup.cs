@@ -33,18 +33,7 @@ internal sealed class GateSetup(RunServices services, int slot)
         if (File.Exists(Record))
             File.Delete(Record);
         HashSet<string> before = Entries(folder);
-        string token = GateDesk.NewToken(task, attempt);
-        GateResult result = await services.Gates.RecordedAsync(token, task, attempt, "setup", hooks => SetupCommand.RunAsync(new GateRequest
-        {
-            Command = command,
-            Folder = folder,
-            LogPath = services.State("logs", $"{task}-{attempt}.setup.log"),
-            TmpDir = services.State("tmp", token),
-            RunToken = token,
-            Environment = services.Environment,
-            Clocks = new ProcessClocks(null, null, services.Settings.SetupTimeout),
-            Keeper = services.Keeper,
-        }, hooks, services.Time, cancellationToken)).ConfigureAwait(false);
+        GateResult result = await services.Gates.SetUpAsync(command, folder, $"{task}-{attempt}.gate-setup.log", task, attempt, cancellationToken).ConfigureAwait(false);
         if (!result.Passed)
             return result;
         IEnumerable<string> made = Entries(folder).Where(e => !before.Contains(e) && (Parent(e) is not { } parent || before.Contains(parent)));

@@ -56,18 +56,8 @@ internal sealed class TaskSteps(RunServices services)
         string record = services.State("setup", worktree.Name.Key), key = SetupCommand.KeyOf(command, worktree.Path);
         if (worktree.Adopted && File.Exists(record) && await File.ReadAllTextAsync(record, cancellationToken).ConfigureAwait(false) == key)
             return new WorktreeReady(worktree.Path, null);
-        string token = GateDesk.NewToken(input.Task, input.Attempt);
-        Gates.GateResult result = await services.Gates.RecordedAsync(token, input.Task, input.Attempt, "setup", hooks => SetupCommand.RunAsync(new GateRequest
-        {
-            Command = command,
-            Folder = worktree.Path,
-            LogPath = services.State("logs", $"{worktree.Name.Key}.setup.log"),
-            TmpDir = services.State("tmp", token),
-            RunToken = token,
-            Environment = services.Environment,
-            Clocks = new ProcessClocks(null, null, services.Settings.SetupTimeout),
-            Keeper = services.Keeper,
-        }, hooks, services.Time, cancellationToken)).ConfigureAwait(false);
+        Gates.GateResult result = await services.Gates.SetUpAsync(
+            command, worktree.Path, $"{worktree.Name.Key}.setup.log", input.Task, input.Attempt, cancellationToken).ConfigureAwait(false);
         if (result.Verdict == GateVerdict.Interrupted)
             throw new OperationCanceledException("set-up was interrupted", cancellationToken);
         if (!result.Passed)

@@ -39,7 +39,7 @@ public sealed record DatabaseChoice(string Path, string Source)
         }
         string path = Sqlite(found.Url, found.Source, found.Fix, start);
         if (local is not null && path != local && File.Exists(local) && hasBacklog(local))
-            throw new DroverException(ErrorCode.InvalidInput, $"{found.Source} names {path}, which would hide the backlog in {local}: {found.Fix}, or move it with `drover db move`");
+            throw new DroverException(ErrorCode.InvalidInput, $"{found.Source} names {path}, which would hide the backlog in {local}: {found.Fix}, or work in a folder without a backlog");
         return new DatabaseChoice(path, found.Source);
     }
 

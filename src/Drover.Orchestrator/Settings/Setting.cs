@@ -112,7 +112,7 @@ public static class SettingCatalog
         new() { Key = "timeouts.gate", Kind = SettingKind.Time, Default = "30m", Doc = "The longest time of a gate." },
         new() { Key = "timeouts.setup", Kind = SettingKind.Time, Default = "15m", Doc = "The longest time of worktree.setup." },
         new() { Key = "landing.maxDeletedPaths", Kind = SettingKind.Number, Default = "200", Min = 0, Max = 1_000_000, Doc = "A change that deletes more paths (or more than a fifth of all) waits for a person." },
-        new() { Key = "environment", Variable = "DROVER_ENV", Kind = SettingKind.Text, Default = "development", InFile = false, Doc = "The name of the environment in traces; production lowers their sampling." },
+        new() { Key = "environment", Variable = "DROVER_ENV", Kind = SettingKind.Text, Default = "development", InFile = false, Doc = "The name of the environment; handed to agents, set-up and gates as DROVER_ENV." },
     ];
 
     /// <summary>The setting with a key; null when there is none.</summary>

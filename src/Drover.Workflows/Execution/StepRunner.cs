@@ -105,7 +105,8 @@ internal static class StepRunner
         }
     }
 
-    private static async Task RecordAsync<T>(
+    /// <summary>Records a result or an error under the fence, then hands it to the body.</summary>
+    public static async Task RecordAsync<T>(
         WorkflowExecutor execution, Checkpoint<T> checkpoint, long started, string? output, T? value, Exception? error)
     {
         string? errorText = error is null ? null : PortableJson.WriteError(error);

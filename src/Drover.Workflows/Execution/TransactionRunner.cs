@@ -48,7 +48,7 @@ internal static class TransactionRunner
             }
             catch (BodyFailedException e)
             {
-                await RecordErrorAsync(execution, checkpoint, started, e.InnerException!).ConfigureAwait(false);
+                await StepRunner.RecordAsync(execution, checkpoint, started, null, default, e.InnerException!).ConfigureAwait(false);
                 return;
             }
             catch (DroverException e) when (e.Code is ErrorCode.Unavailable)
@@ -138,28 +138,5 @@ internal static class TransactionRunner
     private sealed class UndoneException(RecordFate fate) : Exception("the step's row was refused")
     {
         public RecordFate Fate => fate;
-    }
-
-    private static async Task RecordErrorAsync<T>(WorkflowExecutor execution, Checkpoint<T> checkpoint, long started, Exception error)
-    {
-        string text = PortableJson.WriteError(error);
-        var record = new StepRecord(execution.Id, execution.Token)
-        {
-            StepId = checkpoint.Id,
-            Name = checkpoint.Name,
-            Error = text,
-            StartedAt = started,
-            CompletedAt = execution.Database.NowMs,
-            ApplicationName = execution.Database.ApplicationName,
-        };
-        execution.Database.Writer.Append(record);
-        RecordFate fate = await record.Task.ConfigureAwait(false);
-        if (fate != RecordFate.Done)
-        {
-            execution.Refused(checkpoint, fate);
-            return;
-        }
-        checkpoint.Refuse(StepRunner.Failure(checkpoint.Name, text, error));
-        execution.DeliverLive(checkpoint);
     }
 }

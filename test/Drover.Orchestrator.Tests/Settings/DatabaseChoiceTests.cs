@@ -92,7 +92,7 @@ public sealed class DatabaseChoiceTests : IDisposable
     {
         _backlog = true;
         var error = Assert.Throws<DroverException>(() => Find(null, ("DROVER_DATABASE_URL", "sqlite:///other.db")));
-        Assert.Contains("drover db move", error.Message, StringComparison.Ordinal);
+        Assert.Contains("unset DROVER_DATABASE_URL", error.Message, StringComparison.Ordinal);
         Assert.Contains(Local, error.Message, StringComparison.Ordinal);
         Assert.Equal(Local, Find(null, ("DROVER_DATABASE_URL", "sqlite:///../../.drover/drover.db")).Path);
         Assert.Equal(Local, Find().Path);
