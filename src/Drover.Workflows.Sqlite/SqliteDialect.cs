@@ -234,38 +234,26 @@ public sealed class SqliteDialect : SqlDialect
         }
     }
 
-    // Runs once per process under the commit lock, so that two processes never switch the journal mode at once.
+    // A file is prepared under the commit lock, so that two processes never switch the journal mode at once. One that was prepared
+    // before is opened without it: whoever is stopped in the middle of a commit must not keep others from looking.
     private bool Prepare()
     {
-        bool isNew = !File.Exists(Path);
         using FileLock commitLock = FileLock.Open(Path + ".lock");
+        if (IsPrepared())
+        {
+            if (commitLock.TryTake())
+            {
+                ForgetStrays();
+                commitLock.Release();
+            }
+            return true;
+        }
         commitLock.Take();
         try
         {
             ForgetStrays();
-            if (isNew && !OperatingSystem.IsWindows())
-            {
-                // Created here so that the file is private from its first byte; SQLite gives its journals the same mode.
-                using var file = new FileStream(Path, new FileStreamOptions
-                {
-                    Mode = FileMode.OpenOrCreate,
-                    Access = FileAccess.ReadWrite,
-                    UnixCreateMode = UnixFileMode.UserRead | UnixFileMode.UserWrite,
-                });
-            }
-            _prepared = OpenConnection();
-            using SqliteCommand command = _prepared.CreateCommand();
-            command.CommandText = "PRAGMA application_id";
-            long found = (long)command.ExecuteScalar()!;
-            command.CommandText = "SELECT count(*) FROM sqlite_master";
-            long tables = (long)command.ExecuteScalar()!;
-            if (found != ApplicationId)
-            {
-                if (tables > 0)
-                    throw new DroverException(ErrorCode.Database, $"{Path} is a SQLite file of another program: name another file with --database");
-                command.CommandText = $"PRAGMA journal_mode = WAL; PRAGMA application_id = {ApplicationId};";
-                command.ExecuteNonQuery();
-            }
+            if (!IsPrepared())
+                PrepareLocked();
             return true;
         }
         catch
@@ -277,6 +265,43 @@ public sealed class SqliteDialect : SqlDialect
         {
             commitLock.Release();
         }
+    }
+
+    // The id is written after the journal mode: who sees it sees a prepared file.
+    private bool IsPrepared()
+    {
+        if (new FileInfo(Path) is not { Exists: true, Length: > 0 })
+            return false;
+        _prepared ??= OpenConnection();
+        using SqliteCommand command = _prepared.CreateCommand();
+        command.CommandText = "PRAGMA application_id";
+        if ((long)command.ExecuteScalar()! == ApplicationId)
+            return true;
+        command.CommandText = "SELECT count(*) FROM sqlite_master";
+        if ((long)command.ExecuteScalar()! > 0)
+        {
+            _prepared.Dispose();
+            throw new DroverException(ErrorCode.Database, $"{Path} is a SQLite file of another program: name another file with --database");
+        }
+        return false;
+    }
+
+    private void PrepareLocked()
+    {
+        if (!File.Exists(Path) && !OperatingSystem.IsWindows())
+        {
+            // Created here so that the file is private from its first byte; SQLite gives its journals the same mode.
+            using var file = new FileStream(Path, new FileStreamOptions
+            {
+                Mode = FileMode.OpenOrCreate,
+                Access = FileAccess.ReadWrite,
+                UnixCreateMode = UnixFileMode.UserRead | UnixFileMode.UserWrite,
+            });
+        }
+        _prepared ??= OpenConnection();
+        using SqliteCommand command = _prepared.CreateCommand();
+        command.CommandText = $"PRAGMA journal_mode = WAL; PRAGMA application_id = {ApplicationId};";
+        command.ExecuteNonQuery();
     }
 
     private T Guarded<T>(Func<T> open)
