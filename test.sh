@@ -39,12 +39,16 @@ if ! dotnet build Drover.slnx -v quiet; then
 fi
 echo "build: $((SECONDS - start)) s"
 
+# A job that a shell started in the background inherits an ignored SIGINT, and with it everything below; the tests send it.
+fresh_signals=()
+env --default-signal=INT true 2>/dev/null && fresh_signals=(env --default-signal=INT)
+
 # name  seconds budget on two cores
 run() {
   local name=$1 budget=$2; shift 2
   local dll="test/$name/bin/Debug/net10.0/$name.dll" log started=$SECONDS
   log=$(mktemp)
-  dotnet "$dll" -noLogo -noColor "$@" 2>&1 | tee "$log"
+  "${fresh_signals[@]}" dotnet "$dll" -noLogo -noColor "$@" 2>&1 | tee "$log"
   local status=${PIPESTATUS[0]} line
   line=$(grep -E 'Total: [0-9]+, Errors: ' "$log" | tail -n 1)
   rm -f "$log"
