@@ -48,7 +48,8 @@ run() {
   local name=$1 budget=$2; shift 2
   local dll="test/$name/bin/Debug/net10.0/$name.dll" log started=$SECONDS
   log=$(mktemp)
-  "${fresh_signals[@]}" dotnet "$dll" -noLogo -noColor "$@" 2>&1 | tee "$log"
+  # A suite that hangs is a failure, said before CI gives up.
+  timeout --kill-after=10 1500 "${fresh_signals[@]}" dotnet "$dll" -noLogo -noColor "$@" 2>&1 | tee "$log"
   local status=${PIPESTATUS[0]} line
   line=$(grep -E 'Total: [0-9]+, Errors: ' "$log" | tail -n 1)
   rm -f "$log"
