@@ -115,22 +115,29 @@ internal static class TaskFlow
                         tx.Session, input.Project, input.Task, input.Attempt, new AttemptFacts { Phase = TaskSteps.ConflictAgain }));
                     return await PauseAsync(context, input, PauseReason.Conflict,
                         "its work conflicts with the target also after one more turn: resolve --continue [--note] gives it another, --abandon gives it up");
-                case "again":
-                    entry = "gate";
-                    continue;
-                case "empty":
-                    return await FinishAsync(context, input, "no-op", tx =>
-                        Board.FinishNoOp(tx.Session, input.Project, input.Task, input.Attempt, "the target already holds this change"));
-                case "red":
-                    string output = gate.Text ?? await context.TransactAsync("read verdict", tx => LaneText(tx.Session, input)) ?? "";
-                    return await FinishAsync(context, input, "failed", tx => Board.FailAttempt(tx.Session, input.Project, input.Task, input.Attempt, FailureKind.Gate,
-                        "the test command failed: " + RunFlow.OneLine(LastLine(output)), input.MaxAttempts, output).Applied);
-                case "broken":
-                    return await FinishAsync(context, input, "failed", tx => Board.FailAttempt(tx.Session, input.Project, input.Task, input.Attempt, FailureKind.Environment,
-                        "the test command could not be run: " + RunFlow.OneLine(gate.Text ?? "unknown"), input.MaxAttempts).Applied);
+                case "empty" or "red" or "broken":
+                    return await EndAsync(context, input, next, gate);
                 default:
                     return next;
             }
+        }
+    }
+
+    // What a merge or a gate showed ends the attempt; a red of the lane left its output in the candidate's row.
+    private static async Task<string> EndAsync(WorkflowContext context, TaskInput input, string verdict, GateOutcome gate)
+    {
+        switch (verdict)
+        {
+            case "empty":
+                return await FinishAsync(context, input, "no-op", tx =>
+                    Board.FinishNoOp(tx.Session, input.Project, input.Task, input.Attempt, "the target already holds this change"));
+            case "red":
+                string output = gate.Text ?? await context.TransactAsync("read verdict", tx => LaneText(tx.Session, input)) ?? "";
+                return await FinishAsync(context, input, "failed", tx => Board.FailAttempt(tx.Session, input.Project, input.Task, input.Attempt, FailureKind.Gate,
+                    "the test command failed: " + RunFlow.OneLine(LastLine(output)), input.MaxAttempts, output).Applied);
+            default:
+                return await FinishAsync(context, input, "failed", tx => Board.FailAttempt(tx.Session, input.Project, input.Task, input.Attempt, FailureKind.Environment,
+                    "the test command could not be run: " + RunFlow.OneLine(gate.Text ?? "unknown"), input.MaxAttempts).Applied);
         }
     }
 
