@@ -10,7 +10,8 @@ namespace Drover.Workflows.Execution;
 /// </summary>
 internal sealed class QueueDispatcher : IAsyncDisposable
 {
-    private static readonly TimeSpan Tick = TimeSpan.FromSeconds(1);
+    // A little over a second: with the heartbeat's tenth, an idle process makes at most one round trip a second.
+    private static readonly TimeSpan Tick = TimeSpan.FromMilliseconds(1_150);
 
     // Without a reason: the safety net. With one, the next tick looks.
     private static readonly TimeSpan OrphanTick = TimeSpan.FromSeconds(30);
