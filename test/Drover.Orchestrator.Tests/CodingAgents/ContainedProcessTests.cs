@@ -3,6 +3,7 @@ using Drover.Orchestrator.CodingAgents;
 
 namespace Drover.Orchestrator.Tests.CodingAgents;
 
+[Trait("Speed", "slow")]
 public sealed class ContainedProcessTests : IDisposable
 {
     private const string DaemonsWithAndWithoutToken =

@@ -3,6 +3,7 @@ using Drover.Orchestrator.Git;
 namespace Drover.Orchestrator.Tests.Git;
 
 /// <summary>Landings on a branch the user has checked out, with every kind of bytes lying around.</summary>
+[Trait("Speed", "slow")]
 public sealed class CheckoutSyncTests
 {
     private static CancellationToken Ct => TestContext.Current.CancellationToken;

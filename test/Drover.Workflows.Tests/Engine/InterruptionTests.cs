@@ -5,6 +5,7 @@ using Microsoft.Data.Sqlite;
 namespace Drover.Workflows.Tests.Engine;
 
 /// <summary>What is recorded as a step's error (the user's own), and what only interrupts an attempt (all else).</summary>
+[Trait("Speed", "slow")]
 public sealed class InterruptionTests
 {
     private static Task<int> TriggerAsync(WorkflowEngine engine, string name, string when) => engine.Client.TransactAsync(tx => tx.Session.Execute(

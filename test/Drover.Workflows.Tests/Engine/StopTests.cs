@@ -5,6 +5,7 @@ using Microsoft.Data.Sqlite;
 namespace Drover.Workflows.Tests.Engine;
 
 /// <summary>A stop ends, whatever the database and the steps do, and acknowledges nothing that was not recorded.</summary>
+[Trait("Speed", "slow")]
 public sealed class StopTests
 {
     // A step that goes on, whatever its token says, until it is let go.
