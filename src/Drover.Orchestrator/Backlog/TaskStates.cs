@@ -112,9 +112,6 @@ public static class TaskStates
     /// <summary>The status after a command; null when the command is refused in that status.</summary>
     public static StoredStatus? Next(StoredStatus status, TaskCommand command) => Rows[(int)command].Cells[(int)status];
 
-    /// <summary>True for the statuses that no run works on any more.</summary>
-    public static bool IsFinal(StoredStatus status) => status is Completed or Failed or Cancelled;
-
     /// <summary>One line why a command is refused, with what to do instead.</summary>
     public static string Refusal(string task, StoredStatus status, TaskCommand command)
     {

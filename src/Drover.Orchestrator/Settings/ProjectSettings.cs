@@ -52,9 +52,6 @@ public sealed class ProjectSettings
     public string EnvironmentName => Text("environment")!;
 #pragma warning restore CS1591
 
-    /// <summary>A change that deletes more than this share of all paths waits for a person, whatever <see cref="MaxDeletedPaths"/> says.</summary>
-    public const int MaxDeletedPercent = 20;
-
     /// <summary>Reads the settings in force.</summary>
     /// <remarks><paramref name="root"/>: the repository's folder. <paramref name="flags"/>: values by flag (<c>--workers</c>); null where a flag was not given.</remarks>
     /// <exception cref="DroverException"><see cref="ErrorCode.NotFound"/> without a file (run <c>drover init</c>), <see cref="ErrorCode.InvalidInput"/> for anything in it that is not right.</exception>
